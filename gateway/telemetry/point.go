@@ -1,0 +1,99 @@
+package telemetry
+
+import "time"
+
+// Stat is one figure of an Aggregate, named as in the point schema: <metric>_<stat>.
+type Stat string
+
+// The stats a source may ask for.
+const (
+	StatCount  Stat = "count"
+	StatMean   Stat = "mean"
+	StatMin    Stat = "min"
+	StatMax    Stat = "max"
+	StatLast   Stat = "last"
+	StatSum    Stat = "sum"
+	StatFirst  Stat = "first"
+	StatStddev Stat = "stddev"
+)
+
+// Stats lists every Stat that Aggregate.Stat can compute, in the order destinations write them.
+var Stats = []Stat{StatCount, StatMean, StatMin, StatMax, StatLast, StatSum, StatFirst, StatStddev}
+
+// Stat returns one figure of a; ok is false for a Stat that a does not hold.
+func (a *Aggregate) Stat(s Stat) (v float64, ok bool) {
+	switch s {
+	case StatCount:
+		return float64(a.Count), true
+	case StatMean:
+		return a.Mean(), true
+	case StatMin:
+		return a.Min, true
+	case StatMax:
+		return a.Max, true
+	case StatLast:
+		return a.Last, true
+	case StatSum:
+		return a.Total(), true
+	case StatFirst:
+		return a.First, true
+	case StatStddev:
+		return a.Stddev(), true
+	}
+	return 0, false
+}
+
+// Point is what a destination stores: one measurement, one set of labels, one time. A point with a Window carries mergeable
+// Aggregates, each standing for the fields <metric>_<stat>; a point without carries plain Fields. Points with equal
+// measurement, labels, window and time are the same point: the later one replaces the earlier.
+type Point struct {
+	Measurement string
+	Labels      Labels
+	Time        int64         // ns since the Unix epoch; the window's start
+	Window      time.Duration // 0: no window
+	Fields      []Field
+	Aggregates  []MetricAggregate
+	Stats       []Stat // which stats of each aggregate to write
+}
+
+// Field is a plain value of a point.
+type Field struct {
+	Name  string
+	Value float64
+}
+
+// MetricAggregate is one metric's aggregate in a point.
+type MetricAggregate struct {
+	Metric string
+	Aggregate
+}
+
+// EachField calls f for every field as the destination stores it: plain fields under their names, aggregates as
+// <metric>_<stat>. name is valid only during the call. The window itself is a label; see AllLabels.
+func (p *Point) EachField(f func(name []byte, v float64)) {
+	var buf [128]byte
+	for i := range p.Fields {
+		f(append(buf[:0], p.Fields[i].Name...), p.Fields[i].Value)
+	}
+	for i := range p.Aggregates {
+		m := &p.Aggregates[i]
+		for _, s := range p.Stats {
+			if v, ok := m.Stat(s); ok {
+				f(append(append(append(buf[:0], m.Metric...), '_'), s...), v)
+			}
+		}
+	}
+}
+
+// WindowLabel renders a window as the label value in the point schema: "10s", "1m", "1h".
+func WindowLabel(d time.Duration) string {
+	switch {
+	case d%time.Hour == 0:
+		return itoa(int64(d/time.Hour)) + "h"
+	case d%time.Minute == 0:
+		return itoa(int64(d/time.Minute)) + "m"
+	case d%time.Second == 0:
+		return itoa(int64(d/time.Second)) + "s"
+	}
+	return itoa(int64(d/time.Millisecond)) + "ms"
+}
