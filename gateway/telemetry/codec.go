@@ -17,28 +17,28 @@ import (
 //	strings: length bytes; f64: IEEE 754 little-endian
 const pointVersion = 1
 
-var errPoint = errors.New("point record is damaged")
+var errDamaged = errors.New("binary record is damaged")
 
 // MarshalPoint appends the binary form of p to b.
 func MarshalPoint(b []byte, p *Point) []byte {
 	b = append(b, pointVersion)
-	b = appendString(b, p.Measurement)
+	b = AppendString(b, p.Measurement)
 	b = binary.AppendUvarint(b, uint64(len(p.Labels)))
 	b = p.Labels.AppendKey(b)
 	b = binary.AppendVarint(b, p.Time)
 	b = binary.AppendUvarint(b, uint64(p.Window))
 	b = binary.AppendUvarint(b, uint64(len(p.Fields)))
 	for i := range p.Fields {
-		b = appendString(b, p.Fields[i].Name)
-		b = appendFloat(b, p.Fields[i].Value)
+		b = AppendString(b, p.Fields[i].Name)
+		b = AppendFloat(b, p.Fields[i].Value)
 	}
 	b = binary.AppendUvarint(b, uint64(len(p.Stats)))
 	for _, s := range p.Stats {
-		b = appendString(b, string(s))
+		b = AppendString(b, string(s))
 	}
 	b = binary.AppendUvarint(b, uint64(len(p.Aggregates)))
 	for i := range p.Aggregates {
-		b = appendString(b, p.Aggregates[i].Metric)
+		b = AppendString(b, p.Aggregates[i].Metric)
 		b = p.Aggregates[i].Append(b)
 	}
 	return b
@@ -53,10 +53,10 @@ func (a *Aggregate) Append(b []byte) []byte {
 	b = binary.AppendVarint(b, a.FirstTime)
 	b = binary.AppendUvarint(b, uint64(a.LastTime-a.FirstTime))
 	if a.Count == 1 {
-		return appendFloat(b, a.First)
+		return AppendFloat(b, a.First)
 	}
 	for _, v := range [...]float64{a.Sum, a.carry, a.Min, a.Max, a.First, a.Last, a.mean, a.m2} {
-		b = appendFloat(b, v)
+		b = AppendFloat(b, v)
 	}
 	return b
 }
@@ -65,31 +65,31 @@ func (a *Aggregate) Append(b []byte) []byte {
 func ParsePoint(b []byte, p *Point) error {
 	d := Decoder{b: b}
 	if d.Byte() != pointVersion {
-		return errPoint
+		return errDamaged
 	}
 	p.Measurement = d.String()
 	p.Labels = nil
-	for range d.count(2) {
+	for range d.Count(2) {
 		p.Labels = append(p.Labels, Label{d.String(), d.String()})
 	}
 	p.Time = d.Varint()
 	p.Window = time.Duration(d.Uvarint())
 	p.Fields = p.Fields[:0]
-	for range d.count(9) {
+	for range d.Count(9) {
 		p.Fields = append(p.Fields, Field{d.String(), d.Float()})
 	}
 	p.Stats = p.Stats[:0]
-	for range d.count(1) {
+	for range d.Count(1) {
 		p.Stats = append(p.Stats, Stat(d.String()))
 	}
 	p.Aggregates = p.Aggregates[:0]
-	for range d.count(2) {
+	for range d.Count(2) {
 		m := MetricAggregate{Metric: d.String()}
 		d.Aggregate(&m.Aggregate)
 		p.Aggregates = append(p.Aggregates, m)
 	}
 	if d.Err() != nil || len(d.b) != 0 {
-		return errPoint
+		return errDamaged
 	}
 	return nil
 }
@@ -106,7 +106,7 @@ func NewDecoder(b []byte) *Decoder { return &Decoder{b: b} }
 // Err tells whether anything was damaged so far.
 func (d *Decoder) Err() error {
 	if d.bad {
-		return errPoint
+		return errDamaged
 	}
 	return nil
 }
@@ -115,6 +115,12 @@ func (d *Decoder) Err() error {
 func (d *Decoder) Rest() []byte { return d.b }
 
 func (d *Decoder) fail() { d.bad, d.b = true, nil }
+
+// Fail marks the input as damaged and returns the error.
+func (d *Decoder) Fail() error {
+	d.fail()
+	return errDamaged
+}
 
 // Byte reads one byte.
 func (d *Decoder) Byte() byte {
@@ -149,8 +155,8 @@ func (d *Decoder) Varint() int64 {
 	return v
 }
 
-// count reads a list length and refuses one that the rest cannot hold at size bytes an item.
-func (d *Decoder) count(size int) int {
+// Count reads a list length and refuses one that the rest cannot hold at size bytes an item.
+func (d *Decoder) Count(size int) int {
 	n := d.Uvarint()
 	if n > uint64(len(d.b)/size) {
 		d.fail()
@@ -174,16 +180,19 @@ func (d *Decoder) Bytes() []byte {
 // String reads a length and so many bytes as a copy.
 func (d *Decoder) String() string { return string(d.Bytes()) }
 
-// Float reads a little-endian float64.
-func (d *Decoder) Float() float64 {
+// Uint64 reads eight little-endian bytes.
+func (d *Decoder) Uint64() uint64 {
 	if len(d.b) < 8 {
 		d.fail()
 		return 0
 	}
-	v := math.Float64frombits(binary.LittleEndian.Uint64(d.b))
+	v := binary.LittleEndian.Uint64(d.b)
 	d.b = d.b[8:]
 	return v
 }
+
+// Float reads a little-endian float64.
+func (d *Decoder) Float() float64 { return math.Float64frombits(d.Uint64()) }
 
 // Aggregate reads what Aggregate.Append wrote.
 func (d *Decoder) Aggregate(a *Aggregate) {
@@ -204,12 +213,14 @@ func (d *Decoder) Aggregate(a *Aggregate) {
 	}
 }
 
-func appendString(b []byte, s string) []byte {
+// AppendString appends a length and s.
+func AppendString(b []byte, s string) []byte {
 	b = binary.AppendUvarint(b, uint64(len(s)))
 	return append(b, s...)
 }
 
-func appendFloat(b []byte, v float64) []byte {
+// AppendFloat appends v as a little-endian float64.
+func AppendFloat(b []byte, v float64) []byte {
 	return binary.LittleEndian.AppendUint64(b, math.Float64bits(v))
 }
 

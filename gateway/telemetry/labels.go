@@ -64,8 +64,8 @@ func (l Labels) Map() map[string]string {
 // AppendKey appends an injective encoding of l to b; equal Labels have equal keys.
 func (l Labels) AppendKey(b []byte) []byte {
 	for _, p := range l {
-		b = appendString(b, p.Name)
-		b = appendString(b, p.Value)
+		b = AppendString(b, p.Name)
+		b = AppendString(b, p.Value)
 	}
 	return b
 }

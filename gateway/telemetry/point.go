@@ -69,7 +69,7 @@ type MetricAggregate struct {
 }
 
 // EachField calls f for every field as the destination stores it: plain fields under their names, aggregates as
-// <metric>_<stat>. name is valid only during the call. The window itself is a label; see AllLabels.
+// <metric>_<stat>. name is valid only during the call. The window itself is the label `window`, see WindowLabel.
 func (p *Point) EachField(f func(name []byte, v float64)) {
 	var buf [128]byte
 	for i := range p.Fields {
