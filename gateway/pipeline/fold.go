@@ -1,0 +1,467 @@
+// Package pipeline is the pure fold over the journal: decode, time and duplicate rules, rollup, rules. Equal records give equal
+// outputs in equal order: there is no wall clock, no map order and no randomness in it, and a tick is a record. The same Fold
+// serves live traffic, recovery after a crash and offline replays. Runner drives it from the journal and keeps its checkpoints.
+package pipeline
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"math"
+	"slices"
+	"time"
+
+	"sluice/broker/decode"
+	"sluice/gateway/seglog"
+	"sluice/gateway/telemetry"
+	"sluice/rules"
+	"sluice/uplink/rollup"
+)
+
+// Cause says which record an output comes from and which of its outputs it is, counting from 0. A replay repeats causes
+// exactly, so whoever stores outputs in order can skip those it holds.
+type Cause struct {
+	LSN     seglog.LSN
+	Ordinal uint32
+	Time    int64 // the record's time
+}
+
+// Outputs takes what the fold puts out, in order. What is passed is valid only during the call.
+type Outputs interface {
+	// Point is for the destinations.
+	Point(Cause, *telemetry.Point)
+	// Alerts are the transitions one record caused, for the webhooks; all of them share one cause.
+	Alerts(Cause, []rules.Event)
+	// Refuse is for the quarantine.
+	Refuse(Cause, *Refused)
+}
+
+// Refused is a payload, or the part of it, that was not counted.
+type Refused struct {
+	Time          int64
+	Stage         string // decode or time
+	Reason        string // a word from a fixed vocabulary
+	Detail        string
+	Source, Topic string
+	Payload       []byte
+	Count         int // readings
+}
+
+// Reasons the pipeline itself gives; those of payloads are in package decode.
+const (
+	ReasonLate     = "late"
+	ReasonFuture   = "future"
+	ReasonPast     = "past"
+	ReasonSeries   = "series_limit"
+	ReasonNoSource = "no_source"
+)
+
+// Fold is the state of everything derived from the journal. One goroutine owns it.
+type Fold struct {
+	c        *compiled
+	lsn      seglog.LSN // last record applied
+	now      int64      // fold time: moves with records and ticks, back only with a clock step
+	stepped  int64      // sum of clock steps; rules live on now - stepped, which never goes back
+	engine   *rules.Engine
+	streams  []*stream // by measurement, in order of first use
+	devices  []*device // by ID
+	byKey    map[string]*device
+	topics   map[string]*topicEntry
+	clients  map[string]*resends
+	order    []string // clients by first use, for the snapshot
+	series   int
+	ledgers  []*namedLedger
+	byReason map[string]uint64 // quarantined readings
+	rejected uint64            // specs from the journal that this program could not put in force
+
+	out     Outputs
+	cause   Cause
+	events  []rules.Event
+	batch   decode.Batch
+	point   telemetry.Point
+	scratch []byte
+}
+
+// stream is what sources with one measurement share.
+type stream struct {
+	measurement string
+	rollup      *rollup.Rollup
+	stats       []telemetry.Stat
+}
+
+// device is one set of labels under one measurement.
+type device struct {
+	stream      *stream
+	labels      telemetry.Labels // gateway labels, captures, payload labels
+	pointLabels telemetry.Labels // labels and the gateway's id
+	metrics     []string
+	rollup      rollup.Device
+	subject     *rules.Subject
+	sequences   []sourceSequence
+	lastSeen    int64
+	rawTime     int64 // event time of the last reading sent as such, and how far it was moved to stay apart
+	rawShift    int64
+}
+
+type sourceSequence struct {
+	source string
+	sequence
+}
+
+type topicEntry struct {
+	src    *source
+	topic  string
+	labels []telemetry.Label
+	bad    string  // why its levels cannot be labels
+	dev    *device // the device when the payload brings no labels
+}
+
+type namedLedger struct {
+	name string
+	Ledger
+}
+
+// maxTopics bounds the cache from topics to sources; beyond it the cache starts anew.
+const maxTopics = 100_000
+
+// NewFold makes an empty fold that puts nothing out until a spec is in force.
+func NewFold() *Fold {
+	f := &Fold{byKey: map[string]*device{}, clients: map[string]*resends{}, byReason: map[string]uint64{}}
+	empty, _ := (&Spec{}).Encode()
+	c, err := compile(empty)
+	if err != nil {
+		panic("pipeline: the empty spec does not compile: " + err.Error())
+	}
+	f.c = c
+	f.topics = map[string]*topicEntry{}
+	f.engine = rules.NewEngine(c.rules, rules.Options{})
+	return f
+}
+
+// Apply folds one record in. Records must come in LSN order; an error means the record itself is damaged or unknown, and the
+// fold goes on as if it had not been there.
+func (f *Fold) Apply(r *seglog.Record, out Outputs) error {
+	f.out = out
+	f.lsn = r.LSN
+	f.cause = Cause{LSN: r.LSN, Time: r.Time}
+	f.events = f.events[:0]
+	var err error
+	switch r.Type {
+	case RecordMessage:
+		f.advance(r.Time)
+		err = f.message(r)
+	case RecordTick:
+		f.advance(r.Time)
+		f.tick()
+	case RecordConfigure:
+		f.advance(r.Time)
+		err = f.configure(r.Body)
+	case RecordBoot:
+		if r.Time < f.now {
+			f.step(r.Time - f.now)
+		}
+		f.advance(r.Time)
+	case RecordClockStep:
+		delta, n := binary.Varint(r.Body)
+		if n <= 0 {
+			return fmt.Errorf("clock step record %d is damaged", r.LSN)
+		}
+		f.step(delta)
+		f.advance(r.Time)
+	default:
+		err = fmt.Errorf("record %d has unknown type %d", r.LSN, r.Type)
+	}
+	if len(f.events) > 0 {
+		f.alertPoints()
+		f.out.Alerts(f.nextCause(), f.events)
+	}
+	return err
+}
+
+func (f *Fold) advance(t int64) { f.now = max(f.now, t) }
+
+func (f *Fold) step(delta int64) {
+	f.now += delta
+	f.stepped += delta
+}
+
+// ruleNow is a clock that never goes back.
+func (f *Fold) ruleNow() int64 { return f.now - f.stepped }
+
+func (f *Fold) nextCause() Cause {
+	c := f.cause
+	f.cause.Ordinal++
+	return c
+}
+
+func (f *Fold) message(r *seglog.Record) error {
+	var m rawMessage
+	if !m.parse(r.Body) {
+		return fmt.Errorf("message record %d is damaged", r.LSN)
+	}
+	te := f.topic(m.topic)
+	if te.src == nil {
+		l := f.ledger("")
+		l.Messages++
+		l.Received++
+		f.refuse(l, te, &m, "decode", ReasonNoSource, "no source takes this topic any more", 1)
+		return nil
+	}
+	l := te.src.ledger
+	l.Messages++
+	if te.bad != "" {
+		l.Received++
+		f.refuse(l, te, &m, "decode", decode.ReasonLabel, te.bad, 1)
+		return nil
+	}
+	dm := decode.Message{Topic: te.topic, Payload: m.payload, Received: r.Time, Retain: m.retain()}
+	if err := te.src.decoder.Decode(&dm, &f.batch); err != nil {
+		l.Received++
+		var de *decode.Error
+		if !errors.As(err, &de) {
+			de = &decode.Error{Reason: decode.ReasonSyntax, Detail: err.Error()}
+		}
+		f.refuse(l, te, &m, "decode", de.Reason, de.Detail, 1)
+		return nil
+	}
+	resend := f.resend(te, &m)
+	for i := range f.batch.Samples {
+		f.sample(te, &m, &f.batch.Samples[i], r.Time, resend)
+	}
+	return nil
+}
+
+// resend tells whether a message without a sequence is a DUP resend of one that was counted.
+func (f *Fold) resend(te *topicEntry, m *rawMessage) bool {
+	if m.qos() == 0 || te.src.Decode.Sequence != "" && allSequenced(f.batch.Samples) {
+		return false
+	}
+	c := f.clients[string(m.clientID)]
+	if c == nil {
+		c = &resends{}
+		id := string(m.clientID)
+		f.clients[id] = c
+		f.order = append(f.order, id)
+		f.forgetClients()
+	}
+	sum := crc32.Update(crc32.Checksum(m.payload, castagnoli), castagnoli, m.topic)
+	return c.duplicate(resendKey(m.packetID, len(m.payload), sum), m.dup())
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// maxClients bounds the clients whose packets are remembered; beyond it the quarter seen first is forgotten.
+const maxClients = 20_000
+
+func (f *Fold) forgetClients() {
+	if len(f.order) <= maxClients {
+		return
+	}
+	n := maxClients / 4
+	for _, id := range f.order[:n] {
+		delete(f.clients, id)
+	}
+	f.order = slices.Delete(f.order, 0, n)
+}
+
+func allSequenced(samples []decode.Sample) bool {
+	for i := range samples {
+		if !samples[i].HasSequence {
+			return false
+		}
+	}
+	return true
+}
+
+func (f *Fold) sample(te *topicEntry, m *rawMessage, s *decode.Sample, arrived int64, resend bool) {
+	l := te.src.ledger
+	n := len(s.Readings)
+	l.Received += uint64(n + len(s.Refused))
+	dev := f.device(te, s.Labels)
+	if dev == nil {
+		f.refuse(l, te, m, "decode", ReasonSeries, fmt.Sprintf("%d devices are known already", len(f.devices)), n+len(s.Refused))
+		return
+	}
+
+	t, timed := s.Time, s.Time != 0
+	if !timed {
+		t = arrived
+	}
+	if resend || s.HasSequence && dev.sequence(te.src.Name).duplicate(s.Sequence, t, timed) {
+		l.Duplicate += uint64(n + len(s.Refused))
+		return
+	}
+	if k := len(s.Refused); k > 0 {
+		f.refuse(l, te, m, "decode", s.Refused[0].Reason, refusals(s.Refused), k)
+	}
+	if n == 0 {
+		return
+	}
+	switch {
+	case t > f.now+int64(f.c.spec.Limits.Future):
+		f.refuse(l, te, m, "time", ReasonFuture, "device time "+stamp(t)+" is ahead of the gateway's "+stamp(f.now), n)
+		return
+	case t < f.now-int64(f.c.spec.Limits.Past):
+		f.refuse(l, te, m, "time", ReasonPast, "device time "+stamp(t)+" is too far behind the gateway's "+stamp(f.now), n)
+		return
+	}
+	dev.lastSeen = f.now
+	if f.count(te, m, dev, s, t) {
+		f.engine.Observe(dev.subject, f.ruleNow(), t, s.Readings, f.event)
+	}
+}
+
+// count takes the readings into their windows or sends them on; it returns false when there is nothing for the rules.
+func (f *Fold) count(te *topicEntry, m *rawMessage, dev *device, s *decode.Sample, t int64) bool {
+	l := te.src.ledger
+	windows := te.src.Send != SendReadings
+	if windows && dev.stream.rollup.Late(t, f.now) {
+		l.Late += uint64(len(s.Readings))
+		f.refuseUncounted(te, m, "time", ReasonLate, "window of "+stamp(t)+" is closed at "+stamp(f.now), len(s.Readings))
+		return false
+	}
+	over := 0
+	for i := range s.Readings {
+		r := &s.Readings[i]
+		k := dev.metric(i, r.Metric)
+		if k < 0 {
+			if f.series >= f.c.spec.Limits.Series {
+				over++
+				r.Metric = ""
+				continue
+			}
+			k = len(dev.metrics)
+			dev.metrics = append(dev.metrics, r.Metric)
+			f.series++
+		}
+		l.Aggregated++
+		if windows {
+			dev.stream.rollup.Add(&dev.rollup, k, t, r.Value)
+		}
+	}
+	if over > 0 {
+		s.Readings = slices.DeleteFunc(s.Readings, func(r telemetry.Reading) bool { return r.Metric == "" })
+		f.refuse(l, te, m, "decode", ReasonSeries, fmt.Sprintf("%d series are known already", f.series), over)
+	}
+	if te.src.Send != SendAggregates && len(s.Readings) > 0 {
+		f.sendReadings(dev, s, t)
+	}
+	return len(s.Readings) > 0
+}
+
+// sendReadings puts the readings out as a point. Messages of one device with one stamp move apart by a nanosecond each, or
+// they would overwrite each other at the destination.
+func (f *Fold) sendReadings(dev *device, s *decode.Sample, t int64) {
+	if t == dev.rawTime {
+		dev.rawShift++
+	} else {
+		dev.rawTime, dev.rawShift = t, 0
+	}
+	p := &f.point
+	*p = telemetry.Point{
+		Measurement: dev.stream.measurement, Labels: dev.pointLabels, Time: t + dev.rawShift,
+		Fields: p.Fields[:0], Aggregates: p.Aggregates[:0],
+	}
+	for i := range s.Readings {
+		p.Fields = append(p.Fields, telemetry.Field{Name: s.Readings[i].Metric, Value: s.Readings[i].Value})
+	}
+	f.out.Point(f.nextCause(), p)
+}
+
+func (f *Fold) tick() {
+	for _, st := range f.streams {
+		st.rollup.Tick(f.now, f.emitter(st))
+	}
+	f.engine.Tick(f.ruleNow(), f.event)
+}
+
+// emitter turns a window into a point.
+func (f *Fold) emitter(st *stream) rollup.Emit {
+	return func(d *rollup.Device, start int64, aggs []telemetry.Aggregate) {
+		dev := f.devices[d.ID]
+		p := &f.point
+		*p = telemetry.Point{
+			Measurement: st.measurement, Labels: dev.pointLabels, Time: start, Window: st.rollup.Window(), Stats: st.stats,
+			Fields: p.Fields[:0], Aggregates: p.Aggregates[:0],
+		}
+		for i := range aggs {
+			if aggs[i].Count > 0 {
+				p.Aggregates = append(p.Aggregates, telemetry.MetricAggregate{Metric: dev.metrics[i], Aggregate: aggs[i]})
+			}
+		}
+		f.out.Point(f.nextCause(), p)
+	}
+}
+
+func (f *Fold) event(e *rules.Event) {
+	ev := *e
+	if ev.StartsAt != 0 {
+		ev.StartsAt += f.stepped
+	}
+	if ev.EndsAt != 0 {
+		ev.EndsAt += f.stepped
+	}
+	f.events = append(f.events, ev)
+}
+
+// alertPoints puts each transition out as a point of the measurement alerts.
+func (f *Fold) alertPoints() {
+	for i := range f.events {
+		ev := &f.events[i]
+		state := 0.0
+		if ev.State == rules.Firing {
+			state = 1
+		}
+		p := telemetry.Point{
+			Measurement: "alerts", Time: f.now,
+			Labels: ev.Labels.With(telemetry.Label{Name: "gateway", Value: f.c.spec.Gateway}),
+			Fields: []telemetry.Field{{Name: "state", Value: state}, {Name: "value", Value: ev.Value}},
+		}
+		f.out.Point(f.nextCause(), &p)
+	}
+}
+
+// Due is the earliest fold time at which a tick would change something, or math.MaxInt64.
+func (f *Fold) Due() int64 {
+	due := int64(math.MaxInt64)
+	for _, st := range f.streams {
+		due = min(due, st.rollup.Due())
+	}
+	if d := f.engine.Due(); d != math.MaxInt64 {
+		due = min(due, d+f.stepped)
+	}
+	return due
+}
+
+func (f *Fold) refuse(l *Ledger, te *topicEntry, m *rawMessage, stage, reason, detail string, n int) {
+	l.Quarantined += uint64(n)
+	f.refuseUncounted(te, m, stage, reason, detail, n)
+}
+
+func (f *Fold) refuseUncounted(te *topicEntry, m *rawMessage, stage, reason, detail string, n int) {
+	f.byReason[reason] += uint64(n)
+	name := ""
+	if te.src != nil {
+		name = te.src.Name
+	}
+	f.out.Refuse(f.nextCause(), &Refused{
+		Time: f.now, Stage: stage, Reason: reason, Detail: detail, Source: name, Topic: te.topic, Payload: m.payload, Count: n,
+	})
+}
+
+func refusals(list []decode.Refusal) string {
+	var b []byte
+	for i := range list {
+		if i == 8 {
+			return string(append(b, "; ..."...))
+		}
+		if i > 0 {
+			b = append(b, "; "...)
+		}
+		b = append(append(append(b, list[i].Field...), ": "...), list[i].Detail...)
+	}
+	return string(b)
+}
+
+func stamp(t int64) string { return time.Unix(0, t).UTC().Format("2006-01-02T15:04:05.000Z") }
