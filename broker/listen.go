@@ -1,0 +1,247 @@
+package broker
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"runtime/debug"
+	"time"
+)
+
+// listener is one bound address.
+type listener struct {
+	cfg      ListenerConfig
+	tls      *tls.Config // nil: plain
+	loopback bool
+	net.Listener
+}
+
+// loadTLS reads the certificates t names; nil when it names none.
+func loadTLS(t TLS) (*tls.Config, error) {
+	if t.CertFile == "" {
+		return nil, nil
+	}
+	cert, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("load certificate: %w", err)
+	}
+	c := &tls.Config{
+		Certificates: []tls.Certificate{cert},
+		MinVersion:   tls.VersionTLS12,
+		// For TLS 1.2: authenticated encryption and forward secrecy only. TLS 1.3 has nothing else.
+		CipherSuites: []uint16{
+			tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+			tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+			tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+		},
+	}
+	if t.ClientCAFile != "" {
+		pem, err := os.ReadFile(t.ClientCAFile)
+		if err != nil {
+			return nil, fmt.Errorf("read client authority: %w", err)
+		}
+		c.ClientCAs = x509.NewCertPool()
+		if !c.ClientCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("read client authority %s: no certificate in it", t.ClientCAFile)
+		}
+		c.ClientAuth = tls.RequireAndVerifyClientCert
+	}
+	return c, nil
+}
+
+// accept takes connections until the listener is closed. An error of Accept is waited out: running out of file
+// descriptors must not end a listener.
+func (b *Broker) accept(l *listener) {
+	const shortest, longest = 5 * time.Millisecond, time.Second
+	pause := shortest
+	for {
+		nc, err := l.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			if pause == shortest {
+				b.log.Warn("cannot accept connections", "address", l.Addr(), "err", err)
+			}
+			b.count.acceptErrors.Add(1)
+			select {
+			case <-time.After(pause):
+			case <-b.stopping:
+				return
+			}
+			pause = min(2*pause, longest)
+			continue
+		}
+		pause = shortest
+		address := addressOf(nc.RemoteAddr())
+		if ok, addressFull := b.admission.enter(address); !ok {
+			if addressFull {
+				b.count.tooManyOneAddress.Add(1)
+			} else {
+				b.count.tooMany.Add(1)
+			}
+			_ = nc.Close()
+			continue
+		}
+		c := newConn(b, nc, address, l.loopback && address.IsLoopback())
+		b.enter(c)
+		go b.serve(l, c)
+	}
+}
+
+// serve runs one connection to its end.
+func (b *Broker) serve(l *listener, c *conn) {
+	defer b.leave(c)
+	defer c.finish()
+	defer b.recovered("connection")
+	if !b.handshake(l, c) {
+		return
+	}
+	_ = b.server.EstablishConnection(l.Addr().String(), c)
+}
+
+// handshake turns c.nc into what MQTT is spoken over, before the deadline for CONNECT.
+func (b *Broker) handshake(l *listener, c *conn) bool {
+	by := b.started.Add(time.Duration(c.connectBy))
+	if l.tls == nil && l.cfg.Protocol != "websocket" {
+		nc := c.nc
+		if b.poller != nil {
+			var err error
+			if nc, err = b.poller.adopt(nc); err != nil {
+				b.log.Warn("cannot watch connection", "err", err)
+				return false
+			}
+		}
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.nc = nc
+		c.noWait = noWaitOf(nc)
+		if c.closing {
+			_ = nc.SetReadDeadline(past)
+		}
+		return true
+	}
+	nc := c.nc
+	_ = nc.SetDeadline(by)
+	err := func() error {
+		if l.tls != nil {
+			ctx, cancel := context.WithDeadline(context.Background(), by)
+			defer cancel()
+			t := tls.Server(nc, l.tls)
+			if err := t.HandshakeContext(ctx); err != nil {
+				return err
+			}
+			if l.tls.ClientCAs != nil {
+				c.certUser = t.ConnectionState().PeerCertificates[0].Subject.CommonName
+				if c.certUser == "" {
+					return errors.New("client certificate has no common name")
+				}
+			}
+			nc = t
+		}
+		if l.cfg.Protocol == "websocket" {
+			ws, err := b.upgrade(nc)
+			if err != nil {
+				return err
+			}
+			nc = ws
+		}
+		return nil
+	}()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err != nil || c.closing {
+		b.count.handshake.Add(1)
+		return false
+	}
+	c.nc = nc
+	_ = nc.SetDeadline(time.Time{})
+	return true
+}
+
+// finish ends the connection, however it came to its end.
+func (c *conn) finish() {
+	c.mu.Lock()
+	if c.idLock != nil {
+		c.idLock.Unlock()
+		c.idLock = nil
+	}
+	c.previous = nil
+	c.close()
+	c.mu.Unlock()
+	c.tidy()
+	c.tally.settle(c.b)
+	c.waitSent()
+	c.linger()
+}
+
+// tidy does what mochi left undone when it did not end the session itself, as after a panic or a failed CONNACK.
+func (c *conn) tidy() {
+	defer c.b.recovered("end of a connection")
+	cl := c.cl
+	if cl == nil {
+		return
+	}
+	cl.Stop(nil)
+	l := c.b.lockOf(cl.ID)
+	l.Lock()
+	defer l.Unlock()
+	p := &cl.Properties
+	expires := p.ProtocolVersion == 5 && p.Props.SessionExpiryInterval == 0 || p.ProtocolVersion < 5 && p.Clean
+	if now, ok := c.b.server.Clients.Get(cl.ID); ok && now == cl && expires && !cl.IsTakenOver() {
+		cl.ClearInflights()
+		c.b.server.UnsubscribeClient(cl)
+		c.b.server.Clients.Delete(cl.ID)
+	}
+}
+
+// recovered is deferred by goroutines of ours: whatever a packet makes the library do ends that connection only.
+func (b *Broker) recovered(where string) {
+	r := recover()
+	if r == nil {
+		return
+	}
+	if b.count.panics.Add(1) == 1 {
+		b.log.Error("recovered from a panic; further ones are only counted", "in", where, "panic", r, "stack", string(debug.Stack()))
+	}
+}
+
+func (b *Broker) enter(c *conn) {
+	b.mu.Lock()
+	b.conns[c] = struct{}{}
+	b.mu.Unlock()
+	b.connections.Add(1)
+}
+
+func (b *Broker) leave(c *conn) {
+	b.mu.Lock()
+	delete(b.conns, c)
+	b.mu.Unlock()
+	b.admission.leave(c.address)
+	b.connections.Done()
+}
+
+// all is a copy of the open connections.
+func (b *Broker) all() []*conn {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	list := make([]*conn, 0, len(b.conns))
+	for c := range b.conns {
+		list = append(list, c)
+	}
+	return list
+}
+
+// addressOf is the IP address of a, without port and zone; the zero Addr when a has none.
+func addressOf(a net.Addr) netip.Addr {
+	t, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.Addr{}
+	}
+	return t.AddrPort().Addr().Unmap().WithZone("")
+}
