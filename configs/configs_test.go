@@ -1,0 +1,114 @@
+// Package configs holds no code: its tests load every configuration that is shipped.
+package configs
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"sluice/gateway/config"
+	"sluice/rules"
+)
+
+// clearEnv keeps the SLUICE_ variables of whoever runs the tests out of them.
+func clearEnv(t *testing.T) {
+	for _, kv := range os.Environ() {
+		if name, _, _ := strings.Cut(kv, "="); strings.HasPrefix(name, "SLUICE_") || name == "CREDENTIALS_DIRECTORY" {
+			t.Setenv(name, "")
+		}
+	}
+}
+
+func TestSluiceYAML_LoadsWithoutAWarning(t *testing.T) {
+	clearEnv(t)
+	c, err := config.Load("sluice.yaml")
+	if err != nil {
+		t.Fatalf("Load(sluice.yaml): %v", err)
+	}
+	if len(c.Warnings) != 0 {
+		t.Errorf("warnings:\n%v", c.Warnings)
+	}
+	if len(c.Sources) == 0 {
+		t.Error("sluice.yaml has no source")
+	}
+}
+
+// The commented-out parts are what people switch on: they must be right as well.
+func TestSluiceYAML_CommentedPartsLoad(t *testing.T) {
+	clearEnv(t)
+	text, err := os.ReadFile("sluice.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for _, name := range []string{"ops.whsec", "influx.token", "passwd"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var lines []string
+	for line := range strings.Lines(string(text)) {
+		rest := strings.TrimLeft(line, " ")
+		indent := line[:len(line)-len(rest)]
+		if code, ok := strings.CutPrefix(rest, "# "); ok {
+			word, _, _ := strings.Cut(strings.TrimSpace(code), " ")
+			if strings.HasSuffix(word, ":") && word == strings.ToLower(word) && !strings.HasPrefix(code, "sluice.yaml") || strings.HasPrefix(strings.TrimLeft(code, " "), "- {") ||
+				strings.HasPrefix(code, "  ") {
+				line = indent + code
+			}
+		}
+		if !strings.Contains(line, "cert.pem") { // a certificate is the reader's own
+			lines = append(lines, line)
+		}
+	}
+	path := filepath.Join(dir, "sluice.yaml")
+	if err := os.WriteFile(path, []byte(strings.ReplaceAll(strings.Join(lines, ""), `"127.0.0.1:1883"`, `"127.0.0.1:1884"`)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := config.Load(path)
+	if err != nil {
+		t.Fatalf("with every comment switched on: %v\n%s", err, strings.Join(lines, ""))
+	}
+	if len(c.Webhooks) != 2 || len(c.Uplink.Destinations) != 1 || len(c.MQTT.Listeners) != 2 || c.MQTT.PasswordFile == "" || c.Gateway.ID != "plant-7" {
+		t.Errorf("the comments were not switched on: %+v", c)
+	}
+}
+
+func TestRuleFiles_Compile(t *testing.T) {
+	names, err := filepath.Glob("rules.d/*.yaml")
+	if err != nil || len(names) == 0 {
+		t.Fatalf("Glob(rules.d/*.yaml) = %v, %v", names, err)
+	}
+	var files []rules.File
+	for _, name := range names {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, rules.File{Name: name, Data: data})
+	}
+	if _, err := rules.Parse(files); err != nil {
+		t.Error(err)
+	}
+}
+
+// A file that no test loads is a file that is wrong next year. Scenarios are loaded by firmware-sim's tests.
+func TestConfigs_EveryFileIsLoadedBySomeTest(t *testing.T) {
+	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		for _, known := range []string{"sluice.yaml", "configs_test.go", "rules.d/*.yaml", "scenarios/*.yaml"} {
+			if ok, _ := filepath.Match(known, path); ok {
+				return nil
+			}
+		}
+		t.Errorf("%s is loaded by no test", path)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}

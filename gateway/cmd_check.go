@@ -1,0 +1,134 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"sluice/broker/passwd"
+	"sluice/gateway/config"
+	"sluice/rules"
+)
+
+func newCheckCommand() *cobra.Command {
+	var path string
+	cmd := &cobra.Command{
+		Use:   "check-config",
+		Short: "Check the configuration, its rule files and its password file, and report every error at once",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := loadConfig(path)
+			if err != nil {
+				return err
+			}
+			printWarnings(cmd.OutOrStdout(), cfg)
+			fmt.Fprintf(cmd.OutOrStdout(), "%s: ok: %s\n", path, summary(cfg))
+			return nil
+		},
+	}
+	configFlag(cmd, &path)
+	return cmd
+}
+
+func printWarnings(w io.Writer, cfg *config.Config) {
+	for _, warning := range cfg.Warnings {
+		fmt.Fprintf(w, "warning: %s\n", warning)
+	}
+}
+
+// summary counts what the configuration sets up.
+func summary(cfg *config.Config) string {
+	n := func(n int, word string) string {
+		if n != 1 {
+			word += "s"
+		}
+		return fmt.Sprintf("%d %s", n, word)
+	}
+	files, _ := config.RuleFiles(cfg) // checkFiles has reported what is wrong with them
+	return fmt.Sprintf("gateway %s, %s, %s, %s, %s, %s", cfg.Gateway.ID, n(len(cfg.MQTT.Listeners), "listener"),
+		n(len(cfg.Sources), "source"), n(len(files), "rule file"), n(len(cfg.Webhooks), "webhook"),
+		n(len(cfg.Uplink.Destinations), "destination"))
+}
+
+// checkFiles reads the rule files, the password file and the secrets that cfg names. What config.Load has reported about them
+// already, such as their absence, it leaves out.
+func checkFiles(cfg *config.Config) error {
+	var errs []error
+	files, err := readRuleFiles(cfg)
+	if err == nil {
+		err = checkRules(files, cfg)
+	}
+	errs = append(errs, err)
+	if f := cfg.MQTT.PasswordFile; f != "" && canOpen(f) {
+		_, err := passwd.Load(f)
+		errs = append(errs, err)
+	}
+	for i, d := range cfg.Uplink.Destinations {
+		if _, err := rules.ParseMatchers(d.Match); err != nil {
+			errs = append(errs, fmt.Errorf("%s: uplink.destinations[%d].match: %w", cfg.File, i, err))
+		}
+	}
+	for _, f := range secretFiles(cfg) {
+		if canOpen(f) {
+			_, err := config.ReadSecret(f)
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func canOpen(path string) bool {
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	return f.Close() == nil
+}
+
+// secretFiles lists what is sent to other machines: it must be readable and not empty before the first use at night.
+func secretFiles(cfg *config.Config) []string {
+	var files []string
+	for _, w := range cfg.Webhooks {
+		if w.SecretFile != "" {
+			files = append(files, w.SecretFile)
+		}
+	}
+	for _, d := range cfg.Uplink.Destinations {
+		if d.TokenFile != "" {
+			files = append(files, d.TokenFile)
+		}
+	}
+	return files
+}
+
+func readRuleFiles(cfg *config.Config) ([]rules.File, error) {
+	names, err := config.RuleFiles(cfg)
+	if err != nil {
+		return nil, err
+	}
+	var files []rules.File
+	for _, name := range names {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			return nil, fmt.Errorf("read rules: %w", err)
+		}
+		files = append(files, rules.File{Name: name, Data: data})
+	}
+	return files, nil
+}
+
+// checkRules compiles the rule files as the gateway will, and holds their webhooks to those of cfg.
+func checkRules(files []rules.File, cfg *config.Config) error {
+	set, err := rules.Parse(files)
+	if err != nil {
+		return err
+	}
+	names := make([]string, len(cfg.Webhooks))
+	for i, w := range cfg.Webhooks {
+		names[i] = w.Name
+	}
+	return set.CheckWebhooks(names)
+}
