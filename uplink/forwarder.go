@@ -1,0 +1,199 @@
+package uplink
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"sluice/gateway/seglog"
+)
+
+// ForwarderOptions configure NewForwarder; zero values are defaults.
+type ForwarderOptions struct {
+	Name       string      // the destination's, for logs
+	Quarantine *Quarantine // where refused records go; required
+	// Describe renders a refused record for people, such as line protocol; nil: not rendered.
+	Describe func(Record) string
+
+	BatchRecords int           // 5,000: the most that every InfluxDB takes well
+	BatchBytes   int           // 4 MiB of record bodies
+	Linger       time.Duration // how long a batch that is not full waits for more; 0: not at all
+	RetryFor     time.Duration // older records are shed instead of tried again; 0: tried for ever
+	MinBackoff   time.Duration // 500 ms: the first wait after a failure; it doubles
+	MaxBackoff   time.Duration // 60 s
+	// ParkAfter equal answers of 500 for one batch begin the search for the record that the destination chokes on. 0: 8, or never when
+	// BatchRecords is 1, where order counts more than progress. Negative: never.
+	ParkAfter int
+	// SearchRequests bounds the requests spent on one batch to find refused records; what is still refused then goes to the
+	// quarantine together. 1,000.
+	SearchRequests int
+
+	Rand func() float64 // [0, 1), for jitter; nil: the runtime's
+	Log  *slog.Logger   // nil: none
+}
+
+// Forwarder drains one outbox into one sink, in order, one request at a time.
+type Forwarder struct {
+	o    ForwarderOptions
+	out  *Outbox
+	sink Sink
+	kick chan struct{} // 1: try now; more signals merge
+
+	// Run's own.
+	read     *reader
+	hand     []Record // read and not acknowledged, in order
+	fate     []fate   // what became of each
+	work     []piece  // what is still to be delivered, the next one last
+	limit    int      // records per request at the moment; shrinks when requests fail for their size or slowness
+	grow     int      // successes at the limit until it doubles
+	growEach int      // how many that takes
+	failures int      // in a row
+	searched int      // requests spent on this hand's refusals
+	unsynced bool     // the quarantine holds items that are not durable yet
+
+	status statusKeeper
+}
+
+// fate is what became of a record in hand.
+type fate byte
+
+const (
+	waiting fate = iota
+	delivered
+	rejected
+	expired
+)
+
+// piece is part of the hand that is tried as one request.
+type piece struct {
+	recs   []Record
+	same   int    // equal answers of 500 in a row
+	answer string // that answer
+}
+
+// NewForwarder returns a forwarder that does nothing until Run. Run may be called again after it returned.
+func NewForwarder(out *Outbox, sink Sink, o ForwarderOptions) (*Forwarder, error) {
+	if o.Quarantine == nil {
+		return nil, fmt.Errorf("forwarder %s: without a quarantine refused records would be lost", o.Name)
+	}
+	def(&o.BatchRecords, 5000)
+	def(&o.BatchBytes, 4<<20)
+	def(&o.MinBackoff, 500*time.Millisecond)
+	def(&o.MaxBackoff, time.Minute)
+	def(&o.SearchRequests, 1000)
+	if o.ParkAfter == 0 && o.BatchRecords > 1 {
+		o.ParkAfter = 8
+	}
+	if o.Rand == nil {
+		o.Rand = rand.Float64
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	f := &Forwarder{o: o, out: out, sink: sink, kick: make(chan struct{}, 1)}
+	f.status.init()
+	return f, nil
+}
+
+func def[T comparable](v *T, to T) {
+	var zero T
+	if *v == zero {
+		*v = to
+	}
+}
+
+// Retry ends a wait: the next attempt follows at once, also after KindGone. For an operator's button and after a reload.
+func (f *Forwarder) Retry() {
+	select {
+	case f.kick <- struct{}{}:
+	default:
+	}
+}
+
+// Run forwards until ctx ends, then returns nil; a delivery under way is cut off and repeated after the next start. It
+// returns an error only when the outbox was closed under it.
+func (f *Forwarder) Run(ctx context.Context) error {
+	f.begin()
+	defer f.read.close()
+	defer f.status.set(Idle)
+	for {
+		err := f.fill(ctx)
+		if err != nil && ctx.Err() == nil && !errors.Is(err, seglog.ErrClosed) {
+			// A device error may go away; what is behind it stays where it is.
+			f.failures++
+			err = f.wait(ctx, BackingOff, &Error{Detail: err.Error(), Err: err}, f.backoff(&Error{}))
+			if err == nil {
+				continue
+			}
+		}
+		if err != nil {
+			return f.stopped(ctx, err)
+		}
+		f.status.set(Sending)
+		f.searched = 0
+		f.work = append(f.work[:0], piece{recs: f.hand})
+		for len(f.work) > 0 {
+			if err := f.step(ctx); err != nil {
+				return f.stopped(ctx, err)
+			}
+		}
+	}
+}
+
+func (f *Forwarder) begin() {
+	f.read = f.out.reader()
+	f.hand, f.fate, f.work = nil, nil, nil
+	f.limit, f.failures, f.unsynced = f.o.BatchRecords, 0, false
+}
+
+func (f *Forwarder) stopped(ctx context.Context, err error) error {
+	f.out.idle()
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		return nil
+	}
+	return fmt.Errorf("forwarder %s: %w", f.o.Name, err)
+}
+
+// fill reads the next batch into the empty hand, waiting for its first record.
+func (f *Forwarder) fill(ctx context.Context) error {
+	f.hand, f.fate = f.hand[:0], f.fate[:0]
+	var linger <-chan time.Time
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		n, size := len(f.hand), 0
+		for i := range f.hand {
+			size += len(f.hand[i].Body)
+		}
+		var err error
+		if f.hand, err = f.read.read(f.hand, f.o.BatchRecords, f.o.BatchBytes-size); err != nil {
+			return err
+		}
+		full := len(f.hand) >= f.o.BatchRecords || f.read.ahead.Body != nil
+		if len(f.hand) > 0 && (full || f.o.Linger == 0) {
+			break
+		}
+		if len(f.hand) == 0 {
+			f.status.set(Idle)
+			f.out.idle()
+		} else if n == 0 {
+			t := time.NewTimer(f.o.Linger)
+			defer t.Stop()
+			linger = t.C
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-f.out.wake:
+			continue
+		case <-linger:
+		}
+		break
+	}
+	f.fate = append(f.fate, make([]fate, len(f.hand))...)
+	return nil
+}

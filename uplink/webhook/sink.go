@@ -1,0 +1,199 @@
+// Package webhook delivers notifications: Alertmanager's version 4 JSON with the headers of Standard Webhooks. It refuses to connect
+// to private addresses unless they are listed, follows no redirect, and uses no proxy. It never retries and starts no goroutines; the
+// Forwarder decides what happens after an error.
+package webhook
+
+import (
+	"bytes"
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"sluice/uplink"
+)
+
+// Config of a Sink; zero values are defaults where one is given.
+type Config struct {
+	URL string // may hold a secret, so it is never shown in errors or logs
+	// Secrets sign each request; several, also in one string with spaces between, for the time of a key change. Each is
+	// whsec_ and base64, or taken as it is. None: requests are not signed.
+	Secrets []string
+	Timeout time.Duration  // 10 s for connection, request and answer
+	Allow   []netip.Prefix // private and other special addresses that may be called all the same
+	TLS     *tls.Config    // nil: the system's roots, TLS 1.2 or later
+}
+
+// Sink is one receiver. Safe for concurrent use.
+type Sink struct {
+	url     string
+	keys    [][]byte
+	timeout time.Duration
+	client  *http.Client
+	dialer  *net.Dialer
+}
+
+// New checks c and returns a Sink. It does not connect.
+func New(c Config) (*Sink, error) {
+	u, err := url.Parse(c.URL)
+	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
+		return nil, errors.New(`webhook: url: want "https://host/path" or "http://host/path"`)
+	}
+	s := &Sink{url: c.URL, timeout: c.Timeout}
+	if s.timeout == 0 {
+		s.timeout = 10 * time.Second
+	}
+	for _, secret := range strings.Fields(strings.Join(c.Secrets, " ")) {
+		key, err := parseSecret(secret)
+		if err != nil {
+			return nil, err
+		}
+		s.keys = append(s.keys, key)
+	}
+	if c.TLS == nil {
+		c.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
+	}
+	s.dialer = &net.Dialer{Timeout: s.timeout, KeepAlive: 30 * time.Second, ControlContext: guard(c.Allow)}
+	s.client = &http.Client{
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		Transport: &http.Transport{
+			DialContext:            s.dialer.DialContext, // no Proxy: it would be called in the receiver's place
+			TLSClientConfig:        c.TLS,
+			TLSHandshakeTimeout:    s.timeout,
+			ForceAttemptHTTP2:      true,
+			MaxIdleConnsPerHost:    1,
+			IdleConnTimeout:        90 * time.Second,
+			MaxResponseHeaderBytes: 64 << 10,
+			DisableCompression:     true,
+		},
+	}
+	return s, nil
+}
+
+func parseSecret(s string) ([]byte, error) {
+	encoded, ok := strings.CutPrefix(s, "whsec_")
+	if !ok {
+		return []byte(s), nil
+	}
+	key, err := base64.RawStdEncoding.DecodeString(strings.TrimRight(encoded, "="))
+	if err != nil || len(key) == 0 {
+		return nil, errors.New("webhook: secret: what follows whsec_ is not base64")
+	}
+	return key, nil
+}
+
+// Deliver implements uplink.Sink, one request a record.
+func (s *Sink) Deliver(ctx context.Context, recs []uplink.Record) error {
+	for i := range recs {
+		if err := s.deliver(ctx, i, &recs[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Sink) deliver(ctx context.Context, i int, r *uplink.Record) error {
+	n, body, err := render(r)
+	if err != nil {
+		return &uplink.Error{Kind: uplink.KindRejected, Detail: err.Error(), Err: err,
+			Refused: []uplink.Refused{{Index: i, Reason: "damaged", Detail: err.Error()}}}
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.url, bytes.NewReader(body))
+	if err != nil {
+		return uplink.TransportError(err)
+	}
+	s.sign(req.Header, n.ID, time.Now(), body)
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("User-Agent", "sluice")
+	// The id makes a repeated request harmless, so a connection that the receiver had closed may be replaced; an empty value
+	// tells net/http so and is not sent.
+	req.Header["Idempotency-Key"] = []string{}
+	resp, err := s.client.Do(req)
+	if err != nil {
+		var b *blockedError
+		if errors.As(err, &b) {
+			return &uplink.Error{Kind: uplink.KindConfig, Detail: b.Error(), Err: b}
+		}
+		return uplink.TransportError(err)
+	}
+	if resp.StatusCode/100 == 2 {
+		io.Copy(io.Discard, io.LimitReader(resp.Body, uplink.MaxErrorBody)) // so that the connection can be used again
+		resp.Body.Close()
+		return nil
+	}
+	return verdict(resp, uplink.ReadErrorBody(resp), time.Now())
+}
+
+func render(r *uplink.Record) (*Notification, []byte, error) {
+	if r.Type != uplink.TypeNotification {
+		return nil, nil, fmt.Errorf("record type %d is not a notification", r.Type)
+	}
+	n, err := Parse(r.Body)
+	if err != nil {
+		return nil, nil, err
+	}
+	body, err := alertmanager(n)
+	return n, body, err
+}
+
+// sign sets the headers of Standard Webhooks 1.0.0. The time is the attempt's, so the signature differs from attempt to attempt; the
+// id and the body do not.
+func (s *Sink) sign(h http.Header, id string, now time.Time, body []byte) {
+	at := strconv.FormatInt(now.Unix(), 10)
+	h.Set("webhook-id", id)
+	h.Set("webhook-timestamp", at)
+	if len(s.keys) == 0 {
+		return
+	}
+	signatures := make([]string, len(s.keys))
+	for i, key := range s.keys {
+		mac := hmac.New(sha256.New, key)
+		io.WriteString(mac, id+"."+at+".")
+		mac.Write(body)
+		signatures[i] = "v1," + base64.StdEncoding.EncodeToString(mac.Sum(nil))
+	}
+	h.Set("webhook-signature", strings.Join(signatures, " "))
+}
+
+// verdict reads an answer outside 2xx. As with Alertmanager, 4xx is final but for those that ask for another try.
+func verdict(resp *http.Response, body string, now time.Time) *uplink.Error {
+	e := &uplink.Error{Status: resp.StatusCode, Detail: strings.TrimSpace(body), RetryAfter: uplink.RetryAfter(resp.Header, now)}
+	switch s := resp.StatusCode; {
+	case s == http.StatusGone:
+		e.Kind = uplink.KindGone
+	case s < 400:
+		e.Kind = uplink.KindConfig
+		e.Detail = fmt.Sprintf("the answer was %d", s)
+		if to, err := resp.Location(); err == nil {
+			e.Detail += ", redirected to " + to.Scheme + "://" + to.Host
+		}
+		e.Detail += ": redirects are not followed; set the final address"
+	case s == 408, s == 425, s == 429, s >= 500:
+		e.Kind = uplink.KindRetry
+	default:
+		e.Kind = uplink.KindRejected
+	}
+	return e
+}
+
+// Describe renders a record's body as the receiver would have got it, or says why that cannot be done.
+func Describe(r uplink.Record) string {
+	_, body, err := render(&r)
+	if err != nil {
+		return err.Error()
+	}
+	return string(body)
+}
