@@ -308,7 +308,7 @@ func (f *Fold) sample(te *topicEntry, m *rawMessage, s *decode.Sample, arrived i
 	}
 	dev.lastSeen = f.now
 	if f.count(te, m, dev, s, t) {
-		f.engine.Observe(dev.subject, f.ruleNow(), t, s.Readings, f.event)
+		f.engine.Observe(dev.subject, f.ruleNow(), t-f.stepped, s.Readings, f.event)
 	}
 }
 

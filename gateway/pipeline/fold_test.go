@@ -344,6 +344,20 @@ func TestFold_ClockStepBackMovesFoldTimeButNotRuleTimers(t *testing.T) {
 	}
 }
 
+func TestFold_RulesSeeReadingsAfterTheClockWasSetBack(t *testing.T) {
+	spec := testSpec()
+	spec.Rules = []RuleFile{{Name: "r.yaml", Text: "groups:\n  - name: g\n    rules:\n      - { alert: Warm, expr: temperature > 0 }\n"}}
+	d := newDriver(t, spec)
+	d.publish(t0+100*sec, "d/a/t", msg(1, t0+100*sec, -5))
+	back := -3600 * sec
+	d.apply(RecordClockStep, t0+110*sec+back, binary.AppendVarint(nil, back))
+	d.out.take()
+	d.publish(t0+111*sec+back, "d/a/t", msg(2, t0+111*sec+back, 5))
+	if out := d.out.take(); !strings.Contains(out, "alert Warm firing") {
+		t.Errorf("the reading after the step is taken for an old one: %q", out)
+	}
+}
+
 func putVarint(b []byte, v int64) int { return binary.PutVarint(b, v) }
 
 // windowCounts keeps the count of each window as it was put out last.

@@ -116,7 +116,7 @@ func NewRunner(f *Fold, journal *seglog.Log, slots *seglog.Slots, out Outlet, o 
 	r.due.Store(math.MaxInt64)
 	r.applied.Store(uint64(f.lsn))
 	r.moved.Store(r.last.UnixNano())
-	r.publish()
+	r.Refresh()
 	return r
 }
 
@@ -150,7 +150,7 @@ func (r *Runner) Run(ctx context.Context) error {
 		rec, err := r.next(ctx)
 		switch {
 		case errors.Is(err, seglog.ErrClosed), ctx.Err() != nil:
-			r.publish()
+			r.Refresh()
 			return nil
 		case err != nil:
 			return fmt.Errorf("read journal: %w", err)
@@ -170,7 +170,7 @@ func (r *Runner) next(ctx context.Context) (seglog.Record, error) {
 	rec, err := r.cursor.Next(soon)
 	cancel()
 	if err != nil && ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
-		r.publish()
+		r.Refresh()
 		return r.cursor.Next(ctx)
 	}
 	return rec, err
@@ -208,7 +208,7 @@ func (r *Runner) settle() error {
 	}
 	r.stale = true
 	if time.Since(r.viewed) > viewEvery {
-		r.publish()
+		r.Refresh()
 	}
 	return err
 }
@@ -252,7 +252,8 @@ func (r *Runner) View() *View { return r.view.Load() }
 // CheckpointBytes is the size of the last checkpoint written; safe for concurrent use.
 func (r *Runner) CheckpointBytes() int64 { return r.checkpoint.Load() }
 
-func (r *Runner) publish() {
+// Refresh brings View up to date at once; for the goroutine that calls Replay.
+func (r *Runner) Refresh() {
 	v := r.fold.View()
 	v.Damaged = r.damaged
 	r.view.Store(v)

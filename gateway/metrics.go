@@ -1,0 +1,247 @@
+package main
+
+import (
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"sluice/rules"
+	"sluice/uplink"
+)
+
+// metrics serves /metrics. Everything is read from the parts' own counters at the scrape.
+func (g *gateway) metrics() http.Handler {
+	r := prometheus.NewRegistry()
+	r.MustRegister(&collector{g}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return promhttp.HandlerFor(r, promhttp.HandlerOpts{})
+}
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("sluice_"+name, help, labels, nil)
+}
+
+// Names in DESIGN order; labels are bounded by the configuration, never by devices.
+var (
+	descBuild       = desc("build_info", "Which build this is.", "version", "goversion")
+	descMessages    = desc("mqtt_messages_total", "PUBLISH packets received.", "outcome")
+	descConnections = desc("mqtt_connections", "MQTT connections open.")
+	descRejected    = desc("mqtt_connections_rejected_total", "Connections closed before a session.", "reason")
+	descAuth        = desc("mqtt_auth_failures_total", "Logins refused.")
+	descMalformed   = desc("mqtt_malformed_total", "Connections closed because of bytes that are not MQTT.")
+	descPanics      = desc("mqtt_panics_total", "Panics recovered in the broker.")
+	descSlow        = desc("mqtt_slow_clients_closed_total", "Connections closed because they did not take what was sent.")
+	descDeliveries  = desc("mqtt_deliveries_total", "PUBLISH packets to subscribers.", "outcome")
+	descHeld        = desc("mqtt_held_acks", "Acknowledgements that wait for a commit.")
+	descReadings    = desc("readings_total", "Readings by where they went.", "outcome")
+	descAck         = desc("ack_duration_seconds", "From reading a PUBLISH to its acknowledgement, after the commit.")
+	descEndToEnd    = desc("end_to_end_duration_seconds", "From the journal record that caused it to confirmed delivery.", "destination")
+	descCommit      = desc("journal_commit_duration_seconds", "Write and sync of one group.")
+	descJournal     = desc("journal_bytes", "Journal on disk.")
+	descDurable     = desc("journal_durable_lsn", "Last journal record that survives power loss.")
+	descApplied     = desc("pipeline_applied_lsn", "Last journal record the pipeline has taken in.")
+	descJournalOK   = desc("journal_writable", "1 while the journal takes messages.")
+	descPoints      = desc("outbox_points", "Points, or notifications, not delivered yet.", "destination")
+	descBytes       = desc("outbox_bytes", "Outbox on disk.", "destination")
+	descOldest      = desc("outbox_oldest_timestamp_seconds", "When what waits longest was caused; 0: nothing waits.", "destination")
+	descDelivered   = desc("points_delivered_total", "Points the destination has confirmed.", "destination")
+	descShed        = desc("points_shed_total", "Points that will never be delivered.", "destination", "reason")
+	descSinkRefused = desc("points_rejected_total", "Points the destination refused, in quarantine.", "destination")
+	descAttempts    = desc("sink_attempts_total", "Requests by outcome.", "destination", "outcome")
+	descQuarantined = desc("quarantined_total", "Readings quarantined by the pipeline.", "reason")
+	descAlerts      = desc("alerts", "Alerts by state.", "state")
+	descNotified    = desc("notifications_total", "Notifications by outcome.", "webhook", "outcome")
+	descImbalance   = desc("ledger_imbalance", "Readings received and not accounted for; anything but 0 is a bug.")
+	descWritten     = desc("device_bytes_written_total", "Bytes written to files.")
+	descDevices     = desc("devices", "Devices known.")
+	descSeries      = desc("series", "Series known.")
+)
+
+type collector struct{ g *gateway }
+
+// Describe implements prometheus.Collector as unchecked: which labels there are depends on the configuration.
+func (c *collector) Describe(chan<- *prometheus.Desc) {}
+
+// Collect implements prometheus.Collector.
+func (c *collector) Collect(out chan<- prometheus.Metric) {
+	m := emitter{out}
+	b := readBuildInfo()
+	m.gauge(descBuild, 1, b.Version, b.Go)
+	c.broker(m)
+	c.pipeline(m)
+	c.uplink(m)
+}
+
+// emitter turns numbers into metrics.
+type emitter struct{ out chan<- prometheus.Metric }
+
+func (m emitter) gauge(d *prometheus.Desc, v float64, labels ...string) {
+	m.out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+}
+
+func (m emitter) counter(d *prometheus.Desc, v float64, labels ...string) {
+	m.out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, v, labels...)
+}
+
+func (m emitter) histogram(d *prometheus.Desc, count uint64, sum float64, cumulative map[float64]uint64, labels ...string) {
+	m.out <- prometheus.MustNewConstHistogram(d, count, sum, cumulative, labels...)
+}
+
+func (c *collector) broker(m emitter) {
+	s := c.g.broker.Stats()
+	for outcome, n := range map[string]int64{
+		"acked": s.Acked, "unacked": s.Unacked, "qos0": s.QoS0, "uncovered": s.Uncovered, "refused": s.Refused, "dropped": s.Dropped,
+	} {
+		m.counter(descMessages, float64(n), outcome)
+	}
+	m.gauge(descConnections, float64(s.Connections))
+	for reason, n := range map[string]int64{
+		"connections": s.Rejected.TooMany, "connections_per_address": s.Rejected.TooManyOneAddress, "handshake": s.Rejected.Handshake,
+		"connect_timeout": s.Rejected.ConnectTimeout, "not_connect": s.Rejected.NotConnect,
+	} {
+		m.counter(descRejected, float64(n), reason)
+	}
+	m.counter(descAuth, float64(s.AuthFailures))
+	m.counter(descMalformed, float64(s.Malformed))
+	m.counter(descPanics, float64(s.Panics))
+	m.counter(descSlow, float64(s.SlowClosed))
+	m.counter(descDeliveries, float64(s.Delivered), "queued")
+	m.counter(descDeliveries, float64(s.DeliveriesDropped), "dropped")
+	m.gauge(descHeld, float64(s.HeldAcks))
+	ack := map[float64]uint64{}
+	for i, bound := range s.AckDuration.Bounds {
+		ack[bound] = s.AckDuration.Counts[i]
+	}
+	m.histogram(descAck, s.AckDuration.Count, s.AckDuration.Sum, ack)
+}
+
+func (c *collector) pipeline(m emitter) {
+	g := c.g
+	v := g.runner.View()
+	for outcome, n := range map[string]uint64{
+		"accepted": v.Total.Aggregated, "duplicate": v.Total.Duplicate, "late": v.Total.Late, "quarantined": v.Total.Quarantined,
+	} {
+		m.counter(descReadings, float64(n), outcome)
+	}
+	for reason, n := range v.ByReason {
+		m.counter(descQuarantined, float64(n), reason)
+	}
+	states := map[rules.State]int{rules.Pending: 0, rules.Firing: 0}
+	for i := range v.Alerts {
+		states[v.Alerts[i].State]++
+	}
+	for state, n := range states {
+		m.gauge(descAlerts, float64(n), state.String())
+	}
+	m.gauge(descImbalance, float64(v.Total.Imbalance()))
+	m.gauge(descDevices, float64(v.Devices))
+	m.gauge(descSeries, float64(v.Series))
+
+	count, sum, buckets := g.commits.snapshot()
+	m.histogram(descCommit, count, sum, buckets)
+	m.gauge(descJournal, float64(g.journal.Bytes()))
+	m.gauge(descDurable, float64(g.journal.Durable()))
+	m.gauge(descApplied, float64(g.runner.Applied()))
+	writable := 1.0
+	if g.journal.Err() != nil {
+		writable = 0
+	}
+	m.gauge(descJournalOK, writable)
+	written := g.journal.DeviceBytes()
+	for _, f := range g.forwarders {
+		written += f.outbox.DeviceBytes()
+	}
+	m.counter(descWritten, float64(written))
+}
+
+func (c *collector) uplink(m emitter) {
+	for _, f := range c.g.forwarders {
+		s := f.Status()
+		m.gauge(descPoints, float64(s.Pending), f.name)
+		m.gauge(descBytes, float64(s.Bytes), f.name)
+		m.gauge(descOldest, float64(s.OldestTime)/1e9, f.name)
+		for reason, n := range s.Shed {
+			m.counter(descShed, float64(n), f.name, uplink.ShedReason(reason).String())
+		}
+		for outcome, n := range s.Attempts {
+			m.counter(descAttempts, float64(n), f.name, outcome)
+		}
+		cumulative, total := map[float64]uint64{}, uint64(0)
+		for i, bound := range uplink.DurationBuckets {
+			total += s.EndToEnd.Counts[i]
+			cumulative[bound] = total
+		}
+		m.histogram(descEndToEnd, s.EndToEnd.Count, s.EndToEnd.Sum, cumulative, f.name)
+		if f.kind == "webhook" {
+			m.counter(descNotified, float64(s.Delivered), f.name, "delivered")
+			m.counter(descNotified, float64(s.Rejected), f.name, "rejected")
+			continue
+		}
+		m.counter(descDelivered, float64(s.Delivered), f.name)
+		m.counter(descSinkRefused, float64(s.Rejected), f.name)
+	}
+}
+
+// commitBounds are the upper bounds of the commit histogram.
+var commitBounds = [...]time.Duration{
+	100 * time.Microsecond, 250 * time.Microsecond, 500 * time.Microsecond, time.Millisecond, 2500 * time.Microsecond,
+	5 * time.Millisecond, 10 * time.Millisecond, 25 * time.Millisecond, 50 * time.Millisecond, 100 * time.Millisecond,
+	250 * time.Millisecond, 500 * time.Millisecond, time.Second, 5 * time.Second,
+}
+
+// commitHistogram counts commits by duration; observe is called by the committer alone.
+type commitHistogram struct {
+	counts [len(commitBounds) + 1]atomic.Uint64
+	sum    atomic.Int64
+}
+
+func (h *commitHistogram) observe(d time.Duration) {
+	i := 0
+	for i < len(commitBounds) && d > commitBounds[i] {
+		i++
+	}
+	h.counts[i].Add(1)
+	h.sum.Add(int64(d))
+}
+
+func (h *commitHistogram) snapshot() (count uint64, sum float64, cumulative map[float64]uint64) {
+	cumulative = map[float64]uint64{}
+	for i := range h.counts {
+		count += h.counts[i].Load()
+		if i < len(commitBounds) {
+			cumulative[commitBounds[i].Seconds()] = count
+		}
+	}
+	return count, time.Duration(h.sum.Load()).Seconds(), cumulative
+}
+
+// rateMeter is a counter's rate over the last ten seconds or so, whoever asks and however often.
+type rateMeter struct {
+	mu      sync.Mutex
+	samples []rateSample // oldest first
+}
+
+type rateSample struct {
+	at int64 // ns
+	n  int64
+}
+
+func (r *rateMeter) per(now, n int64) float64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if k := len(r.samples); k == 0 || now-r.samples[k-1].at >= int64(500*time.Millisecond) {
+		r.samples = append(r.samples, rateSample{now, n})
+	}
+	for len(r.samples) > 2 && now-r.samples[1].at >= int64(10*time.Second) {
+		r.samples = r.samples[1:]
+	}
+	first := r.samples[0]
+	if now <= first.at {
+		return 0
+	}
+	return float64(n-first.n) / (float64(now-first.at) / 1e9)
+}
