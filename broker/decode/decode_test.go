@@ -23,8 +23,8 @@ func TestNew_RefusesWhatMakesNoSense(t *testing.T) {
 		spec Spec
 		want string
 	}{
-		{Spec{Format: "xml"}, `format: want one of json value, got "xml"`},
-		{Spec{}, `format: want one of json value, got ""`},
+		{Spec{Format: "xml"}, `format: want one of json value senml cbor influx sparkplug availability tasmota shelly zigbee2mqtt esphome ttn chirpstack homie, got "xml"`},
+		{Spec{}, `format: want one of json value senml cbor influx sparkplug availability tasmota shelly zigbee2mqtt esphome ttn chirpstack homie, got ""`},
 		{Spec{Format: "json", TimeField: "ts", TimeUnit: "min"}, `time: want unit s, ms, us, ns, rfc3339 or auto, got "min"`},
 		{Spec{Format: "json", TimeField: "ts", Sequence: "ts"}, `sequence: "ts" already stands under time`},
 		{Spec{Format: "json", Fields: []string{"a", "b", "a"}}, `fields: "a" already stands under fields`},
@@ -203,5 +203,29 @@ func TestNumber_IntegerKeepsAll64Bits(t *testing.T) {
 		if got, ok := n.integer(); end != len(text) || ok {
 			t.Errorf("integer(%s) = %d, want none", text, got)
 		}
+	}
+}
+
+func TestInflux_TheSourcesOwnMeasurementIsNoLabel(t *testing.T) {
+	var out Batch
+	if err := decoder(t, Spec{Format: "influx", Measurement: "cpu"}).Decode(&Message{Payload: []byte("cpu,host=a usage=1\nmem usage=2")}, &out); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := render(&out, nil), "label host=a\nusage = 1\n\nlabel measurement=mem\nusage = 2\n"; got != want {
+		t.Errorf("got\n%swant\n%s", got, want)
+	}
+}
+
+// A field that the configuration names is a number also where the device puts it in quotes, however much space is in them.
+func TestJSON_NamedFieldsTakeNumbersInQuotes(t *testing.T) {
+	d := decoder(t, Spec{Format: "json", Fields: []string{"a", "b", "c", "d", "e"}})
+	var out Batch
+	if err := d.Decode(&Message{Payload: []byte(`{"a":" 21.5 ","b":"ON","c":"nan","d":"N/A","e":"\u00a0 "}`)}, &out); err != nil {
+		t.Fatal(err)
+	}
+	want := "a = 21.5\nb = 1\nrefused \"c\" not_finite: \"nan\" is not a finite number\nrefused \"d\" type: the string \"N/A\", not a number\n" +
+		"refused \"e\" type: the string \"\\u00a0 \", not a number\n"
+	if got := render(&out, nil); got != want {
+		t.Errorf("got\n%swant\n%s", got, want)
 	}
 }

@@ -1,6 +1,7 @@
 package decode
 
 import (
+	"slices"
 	"strings"
 
 	"sluice/gateway/telemetry"
@@ -15,7 +16,23 @@ const (
 	roleTime
 	roleSequence
 	roleLabel
+	roleText // kept in the slot that a layout names
+	roleUnit // the unit of the metric that the place is named after
 )
+
+// layout says what a preset's places are; path is their keys and indices joined by dots. nil: the spec says it.
+type layout func(path string) placement
+
+// placement is what a layout says of one place.
+type placement struct {
+	role  role
+	name  string // of the reading; "": the path joined by underscores
+	unit  string // of the reading
+	words bool   // ON, OFF and numbers in quotes are readings too
+	skip  bool   // nothing below is read
+	array bool   // its elements have places of their own
+	slot  int    // roleText
+}
 
 // maxPlaces bounds what a fieldTree remembers, about 2 MB at worst. A device that invents keys makes it forget, not grow.
 const maxPlaces = 4096
@@ -25,6 +42,8 @@ const maxPlaces = 4096
 // it: a lookup is then one comparison.
 type fieldTree struct {
 	spec   Spec
+	layout layout
+	wanted Spec // with a layout: whose Fields to read
 	root   place
 	names  map[string]*fieldName
 	places int
@@ -41,6 +60,9 @@ type place struct {
 	children map[string]*place
 	first    *place // the child that came first last time
 	next     *place // the sibling that came next last time
+	unit     string
+	words    bool
+	slot     int
 	array    *place // stands for an array here, so that {"a":{"0":1}} and {"a":[1]} stay apart
 
 	// In arrays.
@@ -96,6 +118,21 @@ func (t *fieldTree) add(parent *place, key string) *place {
 		p.dotted = parent.dotted + "." + key
 		joined = parent.name.text + "_" + key
 	}
+	var said placement
+	if t.layout != nil {
+		if !p.muted {
+			said = t.layout(p.dotted)
+		}
+		if joined = said.name; joined == "" {
+			joined = joinedName(p.dotted)
+		}
+		switch {
+		case slices.Contains(t.spec.Labels, p.dotted) || slices.Contains(t.spec.Labels, joined):
+			said = placement{role: roleLabel}
+		case said.role == roleReading && !t.wanted.wants(joined):
+			said.role = roleNone
+		}
+	}
 	if len(joined) > MaxNameBytes {
 		return nil
 	}
@@ -103,10 +140,14 @@ func (t *fieldTree) add(parent *place, key string) *place {
 		p.name = &fieldName{text: joined, fault: nameFault(joined)}
 		t.names[joined] = p.name
 	}
-	if !p.muted {
+	switch {
+	case t.layout == nil && !p.muted:
 		p.role, p.indexed = t.spec.role(p.dotted, joined)
+	case t.layout != nil:
+		p.role, p.indexed, p.muted = said.role, said.array, p.muted || said.skip
+		p.unit, p.words, p.slot = said.unit, said.words, said.slot
 	}
-	if p.role == roleNone && (parent.selects || len(t.spec.Fields) == 0 && !p.inArray) {
+	if t.layout == nil && p.role == roleNone && (parent.selects || len(t.spec.Fields) == 0 && !p.inArray) {
 		p.role = roleReading
 	}
 	if parent.children == nil {
@@ -161,6 +202,16 @@ func (s *Spec) role(dotted, joined string) (r role, indexed bool) {
 	return r, indexed
 }
 
+// joinedName joins a path as presets name their metrics: every separator becomes an underscore.
+func joinedName(path string) string {
+	return strings.Map(func(r rune) rune {
+		if strings.ContainsRune(".:/ ", r) {
+			return '_'
+		}
+		return r
+	}, path)
+}
+
 // nameFault says why name cannot name a metric or label.
 func nameFault(name string) string {
 	if strings.Trim(name, "_") == "" {
@@ -195,6 +246,13 @@ func (c *stringCache) intern(b []byte) string {
 	s := string(b)
 	(*c)[s] = s
 	return s
+}
+
+func (c *stringCache) internString(s string) string {
+	if known, ok := (*c)[s]; ok {
+		return known
+	}
+	return c.intern([]byte(s))
 }
 
 // labelValue interns b as the value of n.

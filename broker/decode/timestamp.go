@@ -14,9 +14,16 @@ type timeReader struct {
 	auto   bool // a number's unit follows from its size
 	number bool // numbers are times
 	text   bool // strings are times
+	zone   *Zone
 }
 
-func newTimeReader(unit string) timeReader {
+func newTimeReader(unit string, zone *Zone) timeReader {
+	r := unitReader(unit)
+	r.zone = zone
+	return r
+}
+
+func unitReader(unit string) timeReader {
 	switch unit {
 	case "s":
 		return timeReader{number: true, shift: 9}
@@ -50,6 +57,19 @@ func (r timeReader) fromNumber(n number) (ns int64, ok bool) {
 	return 0, false
 }
 
+// fromText returns ns since the Unix epoch of a time as RFC 3339 writes it, or why it is none. A time without a zone is that of
+// r.zone; near, the time of arrival, decides where clocks went back and a local time was twice.
+func (r timeReader) fromText(b []byte, near int64) (ns int64, why string) {
+	ns, local, why := parseTime(b)
+	switch {
+	case why != "" || !local:
+		return ns, why
+	case r.zone == nil:
+		return 0, "the time has no zone: want Z or an offset such as +02:00"
+	}
+	return r.zone.utc(ns, near), ""
+}
+
 // unitBySize tells s from ms, us and ns. Each unit covers the years 1973 to 5138: 1e11 s is the latter, 1e11 ms the former;
 // seconds reach down to 0.
 func unitBySize(n number) int {
@@ -67,10 +87,13 @@ func unitBySize(n number) int {
 // parseRFC3339 reads a date-time of RFC 3339, section 5.6, with "T", "t" or a space between date and time. A second 60 is
 // taken where a leap second can be, at 23:59:60 UTC on the last day of a month, and is the same instant as the 00:00:00 that
 // follows, as in Unix time. Digits below 1 ns are cut off. why says what is wrong; it is "" for a good time.
-func parseRFC3339(b []byte) (ns int64, why string) {
+func parseRFC3339(b []byte) (ns int64, why string) { return timeReader{}.fromText(b, 0) }
+
+// parseTime is parseRFC3339 with an optional zone; local tells that there is none, and ns then counts as if it were UTC.
+func parseTime(b []byte) (ns int64, local bool, why string) {
 	const form = "want a time such as 2006-01-02T15:04:05Z"
 	if len(b) < len("2006-01-02T15:04:05") {
-		return 0, form
+		return 0, false, form
 	}
 	year, ok1 := digits(b[0:4])
 	month, ok2 := digits(b[5:7])
@@ -80,10 +103,10 @@ func parseRFC3339(b []byte) (ns int64, why string) {
 	second, ok6 := digits(b[17:19])
 	if !ok1 || !ok2 || !ok3 || !ok4 || !ok5 || !ok6 || b[4] != '-' || b[7] != '-' || b[13] != ':' || b[16] != ':' ||
 		b[10] != 'T' && b[10] != 't' && b[10] != ' ' {
-		return 0, form
+		return 0, false, form
 	}
 	if month < 1 || month > 12 || day < 1 || day > daysIn(year, month) || hour > 23 || minute > 59 || second > 60 {
-		return 0, "no such date or time of day"
+		return 0, false, "no such date or time of day"
 	}
 	b = b[19:]
 	fraction := 0
@@ -94,7 +117,7 @@ func parseRFC3339(b []byte) (ns int64, why string) {
 			weight /= 10
 		}
 		if i == 1 {
-			return 0, form
+			return 0, false, form
 		}
 		b = b[i:]
 	}
@@ -105,26 +128,26 @@ func parseRFC3339(b []byte) (ns int64, why string) {
 		h, okh := digits(b[1:3])
 		m, okm := digits(b[4:6])
 		if !okh || !okm || h > 23 || m > 59 {
-			return 0, "no such time zone offset"
+			return 0, false, "no such time zone offset"
 		}
 		offset = h*3600 + m*60
 		if b[0] == '-' {
 			offset = -offset
 		}
 	case len(b) == 0:
-		return 0, "the time has no zone: want Z or an offset such as +02:00"
+		local = true
 	default:
-		return 0, form
+		return 0, false, form
 	}
 	t := time.Date(year, time.Month(month), day, hour, minute, second-offset, 0, time.UTC)
 	if second == 60 && (t.Day() != 1 || t.Hour() != 0 || t.Minute() != 0) {
-		return 0, "second 60 where no leap second can be"
+		return 0, false, "second 60 where no leap second can be"
 	}
 	const most = math.MaxInt64 / 1_000_000_000
 	if s := t.Unix(); s < -most || s >= most {
-		return 0, "the time is outside the years 1678 to 2262"
+		return 0, false, "the time is outside the years 1678 to 2262"
 	}
-	return t.Unix()*1_000_000_000 + int64(fraction), ""
+	return t.Unix()*1_000_000_000 + int64(fraction), local, ""
 }
 
 func digits(b []byte) (v int, ok bool) {

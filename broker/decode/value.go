@@ -8,7 +8,8 @@ import (
 	"sluice/gateway/telemetry"
 )
 
-// valueDecoder reads a payload that is one number or one switch position as text: 21.5, -3e2, ON, false.
+// valueDecoder reads a payload that is one number or one switch position as text: 21.5, -3e2, ON, false. The words online and
+// offline are a state of the device.
 type valueDecoder struct {
 	metric string
 }
@@ -35,6 +36,9 @@ func newValue(spec Spec) (Decoder, error) {
 
 func (d *valueDecoder) Decode(m *Message, out *Batch) error {
 	out.reset()
+	if online, ok := onlineWord(m.Payload); ok {
+		return out.state(online, StateAvailability, 0)
+	}
 	v, err := parseValue(m.Payload)
 	if err != nil {
 		return err
@@ -44,31 +48,38 @@ func (d *valueDecoder) Decode(m *Message, out *Batch) error {
 	return nil
 }
 
-// parseValue takes numbers as people and printf write them (+5, 007, .5) and true, false, on, off in any case. The error is
-// an *Error.
-func parseValue(payload []byte) (float64, error) {
+// parseValue takes numbers as people and printf write them (+5, 007, .5) and true, false, on, off in any case.
+func parseValue(payload []byte) (float64, *Error) {
 	text := bytes.Trim(payload, " \t\r\n\v\f")
 	if len(text) == 0 {
 		return 0, &Error{ReasonEmpty, "the payload is empty"}
 	}
-	if n, end := scanNumber(text, true); end == len(text) {
-		f, ok := n.float(text)
-		if !ok {
-			return 0, &Error{ReasonNotFinite, excerpt(text) + " is beyond the range of float64"}
-		}
-		return f, nil
+	if v, ok := valueWord(text); ok {
+		return v, nil
 	}
-	switch {
-	case foldEqual(text, "true"), foldEqual(text, "on"):
-		return 1, nil
-	case foldEqual(text, "false"), foldEqual(text, "off"):
-		return 0, nil
+	switch _, end := scanNumber(text, true); {
+	case end == len(text):
+		return 0, &Error{ReasonNotFinite, excerpt(text) + " is beyond the range of float64"}
 	case isNotFinite(text):
 		return 0, &Error{ReasonNotFinite, excerpt(text) + " is not a finite number"}
 	case !utf8.Valid(text):
 		return 0, &Error{ReasonUTF8, "the payload is not valid UTF-8"}
 	}
 	return 0, &Error{ReasonType, excerpt(text) + " is neither a number nor true, false, on, off"}
+}
+
+// valueWord is parseValue for text that is mostly no value.
+func valueWord(text []byte) (v float64, ok bool) {
+	if n, end := scanNumber(text, true); end > 0 && end == len(text) {
+		return n.float(text)
+	}
+	switch {
+	case foldEqual(text, "true"), foldEqual(text, "on"):
+		return 1, true
+	case foldEqual(text, "false"), foldEqual(text, "off"):
+		return 0, true
+	}
+	return 0, false
 }
 
 // foldEqual compares ASCII without case; lower is lower case.
