@@ -13,17 +13,17 @@ func (c *conn) hold(frame []byte) bool {
 		// A resend of a QoS 2 message that was accepted. To an MQTT 5 client this code would mean that it was not.
 		frame = []byte{frame[0], 2, frame[2], frame[3]}
 	}
-	m := mark{pos: c.pos, epoch: c.epoch}
+	m := mark{pos: c.pos, epoch: c.epoch, stored: c.stored}
 	if c.unwritten > 0 {
 		c.unwritten--
 		m.received = c.posTime
 	}
 	if c.held.len() == 0 {
-		due := m.pos == 0
+		due := m.pos == 0 && m.stored == 0
 		if !due {
 			var lost bool
 			durable := c.b.durable()
-			if due, lost = c.b.faults.Load().state(m, durable); lost {
+			if due, lost = c.b.state(m, durable, c.b.faults.Load()); lost {
 				c.forget([]mark{m}, frame)
 				return false
 			}
@@ -38,7 +38,7 @@ func (c *conn) hold(frame []byte) bool {
 	c.heldCount.Add(1)
 	c.b.count.held.Add(1)
 	c.list()
-	if c.b.durable() >= m.pos {
+	if c.b.durable() >= m.pos && c.b.sessions.durable() >= m.stored {
 		c.b.wake() // committed since we looked; whoever released then did not see this one
 	}
 	return true
@@ -72,7 +72,7 @@ func (c *conn) settle() {
 	c.list()
 	c.mu.Unlock()
 	// Listed first, looked up second: a commit in between is seen here or by the releaser.
-	if durable := c.b.durable(); durable >= first.pos {
+	if durable := c.b.durable(); durable >= first.pos && c.b.sessions.durable() >= first.stored {
 		c.release(durable, c.b.faults.Load(), c.b.now())
 	}
 }
@@ -93,10 +93,10 @@ func (t *tally) settle(b *Broker) {
 	add(&n.uncovered, t.uncovered)
 	add(&n.refused, t.refused)
 	add(&n.dropped, t.dropped)
-	if t.messages > 0 {
+	if t.messages+t.packets > 0 {
 		info := b.server.Info
 		atomic.AddInt64(&info.BytesReceived, t.bytes)
-		atomic.AddInt64(&info.PacketsReceived, t.messages)
+		atomic.AddInt64(&info.PacketsReceived, t.messages+t.packets)
 		atomic.AddInt64(&info.MessagesReceived, t.messages)
 	}
 	*t = tally{}
@@ -112,7 +112,7 @@ func (c *conn) release(durable uint64, f *faults, now int64) {
 func (c *conn) releaseLocked(durable uint64, f *faults, now int64) {
 	n, anyLost := 0, false
 	for _, m := range c.held.marks[c.held.marksGone:] {
-		due, lost := f.state(m, durable)
+		due, lost := c.b.state(m, durable, f)
 		if lost {
 			anyLost = true
 			break
@@ -158,7 +158,9 @@ func (c *conn) forget(marks []mark, frames []byte) {
 		frame := frames[:m.size]
 		frames = frames[m.size:]
 		if m.size >= 4 && frame[0]>>4 == typePubrec && c.cl != nil {
-			c.cl.State.Inflight.Delete(binary.BigEndian.Uint16(frame[2:]))
+			id := binary.BigEndian.Uint16(frame[2:])
+			c.cl.State.Inflight.Delete(id)
+			c.lost = append(c.lost, id)
 		}
 	}
 }
@@ -199,6 +201,12 @@ func (b *Broker) answeredAll(marks []mark, now int64) {
 // durable is the last position known to survive power loss.
 func (b *Broker) durable() uint64 { return max(b.committed.Load(), b.journal.Durable()) }
 
+// state is faults.state, and asks the store, too.
+func (b *Broker) state(m mark, durable uint64, f *faults) (due, lost bool) {
+	due, lost = f.state(m, durable)
+	return due && b.sessions.durable() >= m.stored, lost
+}
+
 // now is the broker's own time: ns since it was made, monotonic.
 func (b *Broker) now() int64 { return int64(time.Since(b.started)) + 1 }
 
@@ -230,7 +238,7 @@ func (b *Broker) releaseDue() {
 		c.mu.Lock()
 		c.listed = false
 		if c.held.len() > 0 {
-			if due, lost := f.state(c.held.first(), durable); due || lost {
+			if due, lost := b.state(c.held.first(), durable, f); due || lost {
 				c.releaseLocked(durable, f, now)
 				c.mu.Lock()
 			}

@@ -5,8 +5,10 @@
 // It never looks into payloads, knows nothing of readings or rules, and never makes one client wait for another: what a
 // client does not take is queued up to a bound, then the client is closed.
 //
-// A plain PUBLISH (QoS 0 or 1, not retained, no properties) on a topic without subscribers is dealt with in the connection;
-// everything else goes through the library, and its acknowledgements are held on their way out.
+// A plain PUBLISH (QoS 0 or 1, not retained, no properties) is dealt with in the connection; everything else goes through
+// the library, and its acknowledgements are held on their way out. Delivery is our own in any case: sessions queue what
+// subscribers have not acknowledged, in order, and with a Store they, their subscriptions and retained messages outlive
+// the process. The library keeps the index of subscriptions, what clients have of QoS 2 on their way in, and $SYS.
 //
 // Goroutines: New and Listen start none. Run starts and joins one for each listener, one or two for each connection (its
 // reader and, while the peer is slower than we are, a writer; the library adds one of its own), one that releases
@@ -27,7 +29,6 @@ import (
 	"time"
 
 	mqtt "github.com/mochi-mqtt/server/v2"
-	"github.com/mochi-mqtt/server/v2/packets"
 )
 
 // Message is a PUBLISH as received. Topic and Payload alias the packet and must be copied to be kept.
@@ -64,11 +65,11 @@ type Broker struct {
 	poller  *poller // nil: the runtime's
 
 	server    *mqtt.Server
-	own       *mqtt.Client // publishes the gateway's own messages
+	sessions  *sessions
 	listeners []*listener
 	admission *admission
 	count     counters
-	hashing   chan struct{}  // as many slots as processors: Authenticate is running
+	logins    *logins        // nil: there are no users
 	idLocks   [64]sync.Mutex // by hash of the client id
 	// Raised with each subscription made, so that what connections remember of topics is looked up again.
 	subscriptions atomic.Uint64
@@ -84,6 +85,7 @@ type Broker struct {
 	stopping    chan struct{} // closed when Run begins to drain
 	draining    atomic.Bool
 	parked      atomic.Int64   // connections that no longer read
+	left        atomic.Int64   // connections that ended since giveMemoryBack looked
 	connections sync.WaitGroup // their goroutines
 	writers     sync.WaitGroup // the goroutines that write for them
 	mu          sync.Mutex
@@ -102,7 +104,6 @@ func New(cfg Config, j Journal) (*Broker, error) {
 	b := &Broker{
 		cfg: cfg, limits: cfg.Limits, journal: j, log: cfg.Log, clock: cfg.Clock, started: time.Now(),
 		admission: newAdmission(cfg.Limits),
-		hashing:   make(chan struct{}, runtime.GOMAXPROCS(0)),
 		due:       make(chan struct{}, 1),
 		stopping:  make(chan struct{}),
 		conns:     map[*conn]struct{}{},
@@ -114,6 +115,9 @@ func New(cfg Config, j Journal) (*Broker, error) {
 		b.clock = func() int64 { return time.Now().UnixNano() }
 	}
 	b.faults.Store(&faults{})
+	if cfg.Authenticate != nil {
+		b.logins = newLogins(cfg.Authenticate, cfg.Limits.FailedLogins, runtime.GOMAXPROCS(0))
+	}
 	for i, l := range cfg.Listeners {
 		t, err := loadTLS(l.TLS)
 		if err != nil {
@@ -123,7 +127,8 @@ func New(cfg Config, j Journal) (*Broker, error) {
 		b.listeners = append(b.listeners, &listener{cfg: l, tls: t, loopback: isLoopback(host)})
 	}
 	b.server = mqtt.New(b.options())
-	b.own = b.server.NewClient(nil, "gateway", "sluice", true)
+	b.sessions = newSessions(b, cfg.Sessions, cfg.Store)
+	b.sessions.restore()
 	if err := b.server.AddHook(&hook{b: b}, nil); err != nil {
 		return nil, fmt.Errorf("add hook: %w", err)
 	}
@@ -135,8 +140,10 @@ func (b *Broker) options() *mqtt.Options {
 	c := mqtt.NewDefaultServerCapabilities()
 	c.MaximumPacketSize = uint32(b.limits.PacketBytes)
 	c.MaximumMessageExpiryInterval = 0 // else it adds an expiry to every message, and deletes retained ones after a day
-	c.MaximumSessionExpiryInterval = 7 * 24 * 3600
-	c.MaximumClientWritesPending = 512 // 8 bytes each, for every connection
+	l := b.cfg.Sessions
+	l.setDefaults()
+	c.MaximumSessionExpiryInterval = uint32(l.Expiry / time.Second)
+	c.MaximumClientWritesPending = 64 // 8 bytes each, for every connection: only $SYS goes through it
 	c.MaximumInflight = 1000
 	c.ReceiveMaximum = uint16(min(b.limits.Unacknowledged, math.MaxUint16))
 	c.TopicAliasMaximum = 64
@@ -212,10 +219,20 @@ func (b *Broker) Run(ctx context.Context) error {
 	}
 	released := make(chan struct{})
 	stopReleasing := make(chan struct{})
+	var keeping sync.WaitGroup
+	stopKeeping, stopStoring := make(chan struct{}), make(chan struct{})
+	keeping.Go(func() { b.sessions.housekeeping(stopKeeping) })
+	if st := b.cfg.Store; st != nil {
+		keeping.Go(func() { st.commitUntil(stopStoring, b.sessions.committed) })
+	}
+	// Last of all: what the end of connections leaves behind is stored, too.
+	defer keeping.Wait()
+	defer close(stopStoring)
 	go func() {
 		defer close(released)
 		b.releaseUntil(stopReleasing)
 	}()
+	go b.giveMemoryBack(stopReleasing)
 	var accepting sync.WaitGroup
 	for _, l := range b.listeners {
 		accepting.Go(func() { b.accept(l) })
@@ -224,6 +241,7 @@ func (b *Broker) Run(ctx context.Context) error {
 
 	deadline := time.Now().Add(b.limits.DrainTimeout)
 	close(b.stopping)
+	close(stopKeeping)
 	for _, l := range b.listeners {
 		_ = l.Close()
 	}
@@ -271,13 +289,13 @@ func (b *Broker) stopReading(patience time.Duration) {
 		c.mu.Unlock()
 	}
 	by := time.Now().Add(patience)
-	for int(b.parked.Load()) < b.sessions(conns) && time.Now().Before(by) {
+	for int(b.parked.Load()) < b.established(conns) && time.Now().Before(by) {
 		time.Sleep(time.Millisecond)
 	}
 }
 
-// sessions counts those of conns that are past CONNECT and not closing.
-func (b *Broker) sessions(conns []*conn) (n int) {
+// established counts those of conns that are past CONNECT and not closing.
+func (b *Broker) established(conns []*conn) (n int) {
 	for _, c := range conns {
 		c.mu.Lock()
 		if c.cl != nil && c.connacked && !c.closing {
@@ -364,22 +382,6 @@ func (b *Broker) refusedBecause(err error) {
 	if !b.refusing.Load() && !b.refusing.Swap(true) {
 		b.log.Error("journal takes no messages: nothing is acknowledged", "err", err)
 	}
-}
-
-// Publish routes a message of the gateway's own to subscribers. It is not journalled and no rights are asked.
-func (b *Broker) Publish(topic string, payload []byte, qos byte, retain bool) error {
-	if !plainTopic(topic) || qos > 2 {
-		return fmt.Errorf("publish to %q with QoS %d: not a topic and a QoS", topic, qos)
-	}
-	err := b.server.InjectPacket(b.own, packets.Packet{
-		FixedHeader: packets.FixedHeader{Type: packets.Publish, Qos: qos, Retain: retain},
-		TopicName:   topic, Payload: payload,
-		PacketID: uint16(qos), // checked to go with the QoS, and not used: each subscriber gets its own
-	})
-	if err != nil {
-		return fmt.Errorf("publish to %q: %w", topic, err)
-	}
-	return nil
 }
 
 // lockOf is the lock of a client id's session.

@@ -17,11 +17,15 @@ type Config struct {
 	// that is not loopback is refused by New, and a loopback listener admits clients from this machine.
 	AllowAnonymous bool
 	// Authenticate tells whether password is user's; nil: there are no users. It may be slow: it runs in the connection's
-	// goroutine, and no more than one a processor at a time. password must not be kept.
+	// goroutine, and no more than one a processor at a time. What it accepted is not asked again until Broker.Reload is
+	// called. password must not be kept.
 	Authenticate func(user string, password []byte) bool
 	// Rights tells what clients may do; nil: everything.
 	Rights Rights
 	Limits Limits
+	// Store keeps sessions over a restart; nil: they end with the process. It is not closed by the broker.
+	Store    *Store
+	Sessions SessionLimits
 	// CommitInterval is how long the journal gathers messages before a commit. Acknowledgements wait for that anyway, so
 	// reads of busy connections are gathered over a part of it; 0: every message is read at once.
 	CommitInterval time.Duration
@@ -40,13 +44,14 @@ type ListenerConfig struct {
 }
 
 // TLS is on when CertFile is set. With ClientCAFile clients need a certificate of that authority, whose common name is
-// then their user name.
+// then their user name, and which CRLFile, a list of that authority in PEM or DER, does not revoke. Files are read again
+// when they change, at the next handshake.
 type TLS struct {
-	CertFile, KeyFile, ClientCAFile string
+	CertFile, KeyFile, ClientCAFile, CRLFile string
 }
 
 // Rights decides what a client may publish and read. It is asked for every publish, subscription, delivery and will, from
-// many goroutines. topic is a filter when a subscription is asked about.
+// many goroutines. topic is a filter when a subscription is asked about. When its answers change, Broker.Reload is due.
 type Rights interface {
 	Allowed(clientID, username, topic string, write bool) bool
 }
@@ -55,9 +60,17 @@ type Rights interface {
 type Limits struct {
 	Connections           int           // 10,000
 	ConnectionsPerAddress int           // 1,000; negative: none
+	Sessions              int           // 20,000, those whose client is away included; negative: none
 	PacketBytes           int           // 256 KiB
 	ConnectTimeout        time.Duration // 5 s, from accept to CONNECT, TLS and WebSocket handshakes included
 	PublishRate           float64       // messages a second and client, held back by not reading; 0: none
+	FailedLogins          int           // 60 a minute and address, a sixth of it for one name; negative: no limit
+	Takeovers             int           // 10 a minute and client id; beyond, who has the session keeps it; negative: no limit
+	TopicLevels           int           // 32, of topics and filters
+	TopicBytes            int           // 1,024, of topics and filters
+	Subscriptions         int           // 1,000 a client; negative: none
+	Retained              int           // 20,000 messages; negative: none
+	RetainedBytes         int64         // 64 MiB, topics and payloads; negative: none
 	QueueBytes            int           // 1 MiB waiting for a slow client; beyond it is disconnected
 	WriteTimeout          time.Duration // 30 s in which a client takes not one byte; then it is disconnected
 	Unacknowledged        int           // 4,096 messages of a client waiting for their commit, then it is not read
@@ -75,6 +88,16 @@ func (l *Limits) setDefaults() {
 	set(&l.Connections, 10_000)
 	set(&l.ConnectionsPerAddress, 1_000)
 	set(&l.PacketBytes, 256<<10)
+	set(&l.Sessions, 2*max(l.Connections, 10_000))
+	set(&l.FailedLogins, 60)
+	set(&l.Takeovers, 10)
+	set(&l.TopicLevels, 32)
+	set(&l.TopicBytes, 1024)
+	set(&l.Subscriptions, 1_000)
+	set(&l.Retained, 20_000)
+	if l.RetainedBytes == 0 {
+		l.RetainedBytes = 64 << 20
+	}
 	set(&l.QueueBytes, 1<<20)
 	set(&l.Unacknowledged, 4_096)
 	if l.ConnectTimeout == 0 {
@@ -112,6 +135,9 @@ func (c *Config) Validate() error {
 		if l.TLS.ClientCAFile != "" && l.TLS.CertFile == "" {
 			bad("listeners[%d]: tls: client_ca_file needs cert_file and key_file", i)
 		}
+		if l.TLS.CRLFile != "" && l.TLS.ClientCAFile == "" {
+			bad("listeners[%d]: tls: crl_file needs client_ca_file", i)
+		}
 		if !c.AllowAnonymous && c.Authenticate == nil && l.TLS.ClientCAFile == "" && !isLoopback(host) {
 			bad("listeners[%d]: %s is reachable from other machines and no users are configured: "+
 				"set password_file, client_ca_file or allow_anonymous: true", i, l.Address)
@@ -121,7 +147,7 @@ func (c *Config) Validate() error {
 	if l.PacketBytes < 0 || l.PacketBytes > maxPacketBytes {
 		bad("limits: packet_bytes %d: want 1 to %d", l.PacketBytes, maxPacketBytes)
 	}
-	if l.Connections < 0 || l.QueueBytes < 0 || l.Unacknowledged < 0 || l.PublishRate < 0 ||
+	if l.Connections < 0 || l.QueueBytes < 0 || l.Unacknowledged < 0 || l.PublishRate < 0 || l.TopicLevels < 0 || l.TopicBytes < 0 ||
 		l.ConnectTimeout < 0 || l.WriteTimeout < 0 || l.DrainTimeout < 0 || c.CommitInterval < 0 {
 		bad("limits: want no negative values")
 	}

@@ -24,8 +24,10 @@ type conn struct {
 	address  netip.Addr
 	local    bool // this machine, through a loopback listener
 	certUser string
-	closed   chan struct{} // closed with closing
-	room     chan struct{} // 1 slot: fewer acknowledgements are held; dropped when full
+	// certificate is the client's, where there is a revocation list; nil: none. Set before the first read.
+	certificate *shown
+	closed      chan struct{} // closed with closing
+	room        chan struct{} // 1 slot: fewer acknowledgements are held; dropped when full
 
 	// Owned by the goroutine that reads.
 	in           []byte // in[r:w] is unread
@@ -43,31 +45,45 @@ type conn struct {
 	stagedFrames []byte
 	tally        tally
 	bucket       bucket
-	routed       int // messages mochi queued to subscribers
+	routed       int // messages queued to subscribers
+	session      *session
+	granted      []granted // subscriptions whose retained messages are due
+	existed      []bool    // of the SUBSCRIBE under way: the client had the filter
+	will         *message
+	willDelay    time.Duration
+	willExpiry   uint32 // seconds; 0: never
+	overQuota    []int  // of the SUBSCRIBE under way: the filters that are too many
 
 	// Set in OnConnect and OnSessionEstablished, in the goroutine that reads.
 	clientID, username string
 	keepalive          time.Duration // of silence, half a period of grace included; 0: any
 	v5                 bool
 	established        bool
-	windowed           bool // the client has a receive maximum
+	receiveMaximum     int  // the client's; 0: none
+	emptyWill          bool // the will has no payload: see connect.rewritten
 
-	mu        sync.Mutex
-	cl        *mqtt.Client // from OnSessionEstablish on
-	idLock    *sync.Mutex  // held from OnSessionEstablish to CONNACK
-	previous  *conn        // the session's last connection, until CONNACK
-	version   byte         // 0 before OnConnect
-	connacked bool
-	pos       uint64 // the last message journalled through mochi
-	epoch     uint32 // of pos
-	posTime   int64  // when it was received, broker time
-	unwritten int    // messages journalled through mochi whose acknowledgement it has not written yet
-	held      held
-	listed    bool // for release
-	out       outbound
-	window    window
-	closing   bool // nothing more is read or queued
-	ended     bool // by us: what is queued should still reach the client
+	mu          sync.Mutex
+	cl          *mqtt.Client // from OnSessionEstablish on
+	proved      string       // the user name that was proved, "" before and for an anonymous client
+	takeovers   allowance    // of the session
+	idLock      *sync.Mutex  // held from OnSessionEstablish to CONNACK
+	previous    *conn        // the session's last connection, until CONNACK
+	version     byte         // 0 before OnConnect
+	connacked   bool
+	pos         uint64 // the last message journalled through mochi
+	epoch       uint32 // of pos
+	posTime     int64  // when it was received, broker time
+	stored      uint64 // the last change of the session, or message kept, that an acknowledgement has to wait for
+	unwritten   int    // messages journalled through mochi whose acknowledgement it has not written yet
+	held        held
+	listed      bool // for release
+	out         outbound
+	closing     bool              // nothing more is read or queued
+	aliases     map[string]uint16 // of topics, given to the client
+	aliasesMost int               // the client takes
+	packetMost  int               // bytes of a packet the client takes; 0: any
+	lost        []uint16          // QoS 2 messages the journal lost
+	ended       bool              // by us: what is queued should still reach the client
 
 	// To be read without mu.
 	heldCount atomic.Int32 // held.len()
@@ -77,7 +93,7 @@ type conn struct {
 // tally gathers counts between two visits to the shared counters.
 type tally struct {
 	journalled, qos0, uncovered, refused, dropped int64
-	messages, bytes                               int64 // dealt with without mochi
+	messages, packets, bytes                      int64 // dealt with without mochi; packets: those that are no messages
 }
 
 const (
@@ -119,6 +135,12 @@ func (c *conn) Read(p []byte) (int, error) {
 // take deals with whole frames in the buffer until one is for mochi; fed is 0 when more bytes are needed.
 func (c *conn) take() error {
 	c.need = 0
+	if len(c.granted) > 0 {
+		subs := c.granted
+		c.granted = nil
+		c.settle()
+		c.b.sessions.sendRetained(c, subs)
+	}
 	for c.r < c.w {
 		if c.over.Load() {
 			return net.ErrClosed // what follows a message that was refused must not overtake it
@@ -146,11 +168,13 @@ func (c *conn) take() error {
 		}
 		b = b[:size]
 		switch kind {
-		case typeConnect:
-			c.sawConnect = true
 		case typePublish:
 			if err := c.mayPublish(); err != nil {
 				return err
+			}
+			if !c.topicFits(b[header:]) {
+				c.b.count.overLimits.Add(1)
+				return c.disconnect(reasonTopicName)
 			}
 			if done, err := c.publish(b, header); err != nil {
 				return err
@@ -158,14 +182,22 @@ func (c *conn) take() error {
 				c.r += size
 				continue
 			}
-		case typePuback, typePubrec, typePubcomp:
-			if c.windowed {
-				c.finished(b, header)
+		case typeConnect:
+			if !c.sawConnect {
+				c.sawConnect = true
+				if c.fed, err = c.connect(header, size); err != nil {
+					return err
+				}
+				return nil
 			}
-		case typeSubscribe:
-			if !subscribeWhole(b[header:], c.v5) {
-				return c.malformed()
-			}
+		}
+		if reason := validate(b, header, c.v5); reason != 0 {
+			c.b.count.malformed.Add(1)
+			return c.disconnect(reason)
+		}
+		if c.answer(b, header) {
+			c.r += size
+			continue
 		}
 		c.settle() // what mochi answers comes after what was answered here
 		c.fed = size
@@ -332,7 +364,11 @@ func (c *conn) linger() {
 	c.mu.Unlock()
 	if half, ok := c.nc.(interface{ CloseWrite() error }); ok && ended {
 		_ = half.CloseWrite()
-		_ = c.nc.SetReadDeadline(time.Now().Add(farewell / 2))
+		patience := 2 * farewell // for what a client had under way before it reads that it is refused
+		if c.b.draining.Load() {
+			patience = farewell / 2
+		}
+		_ = c.nc.SetReadDeadline(time.Now().Add(patience))
 		_, _ = io.CopyN(io.Discard, c.nc, 256<<10)
 	}
 	_ = c.nc.Close()

@@ -7,22 +7,31 @@ import (
 
 // MQTT control packet types: the high nibble of a frame's first byte.
 const (
-	typeConnect    = 1
-	typeConnack    = 2
-	typePublish    = 3
-	typePuback     = 4
-	typePubrec     = 5
-	typePubcomp    = 7
-	typeSubscribe  = 8
-	typeDisconnect = 14
+	typeConnect     = 1
+	typeConnack     = 2
+	typePublish     = 3
+	typePuback      = 4
+	typePubrec      = 5
+	typePubrel      = 6
+	typePubcomp     = 7
+	typeSubscribe   = 8
+	typeUnsubscribe = 10
+	typePingreq     = 12
+	typeDisconnect  = 14
+	typeAuth        = 15
 )
 
 // Reason codes of MQTT 5 that the connection itself sends.
 const (
 	reasonMalformed     = 0x81
+	reasonProtocolError = 0x82
+	reasonVersion       = 0x84
+	reasonClientID      = 0x85
 	reasonNotAuthorized = 0x87
 	reasonShuttingDown  = 0x8B
+	reasonAuthMethod    = 0x8C
 	reasonKeepAlive     = 0x8D
+	reasonTopicName     = 0x90
 	reasonPacketIDInUse = 0x91
 	reasonTopicAlias    = 0x94
 	reasonTooLarge      = 0x95
@@ -40,6 +49,9 @@ func frameSize(b []byte) (header, size int, err error) {
 	for i := 1; i < len(b); i++ {
 		remaining |= int(b[i]&0x7f) << (7 * (i - 1))
 		if b[i] < 0x80 {
+			if i > 1 && b[i] == 0 {
+				return 0, 0, errMalformed // longer than need be, MQTT-1.5.5-1
+			}
 			return i + 1, i + 1 + remaining, nil
 		}
 		if i == 4 {
@@ -94,33 +106,6 @@ func parsePlainPublish(frame []byte, header int, v5 bool) (p publish, ok bool) {
 	return p, true
 }
 
-// subscribeWhole tells whether each filter of a SUBSCRIBE's body is followed by its options: mochi 2.7.9 indexes past the
-// end of one that is cut there. What else may be wrong is left to the library.
-func subscribeWhole(b []byte, v5 bool) bool {
-	if len(b) < 2 {
-		return false
-	}
-	b = b[2:]
-	if v5 {
-		n, width := uvarint(b)
-		if width == 0 || n > len(b)-width {
-			return false
-		}
-		b = b[width+n:]
-	}
-	for len(b) > 0 {
-		if len(b) < 2 {
-			return false
-		}
-		n := int(binary.BigEndian.Uint16(b))
-		if len(b) < 2+n+1 {
-			return false
-		}
-		b = b[2+n+1:]
-	}
-	return true
-}
-
 // uvarint reads a variable byte integer; width 0 means b holds none.
 func uvarint(b []byte) (v, width int) {
 	for i := 0; i < len(b) && i < 4; i++ {
@@ -130,4 +115,12 @@ func uvarint(b []byte) (v, width int) {
 		}
 	}
 	return 0, 0
+}
+
+// packetIDOf reads the packet id that begins a frame's body.
+func packetIDOf(frame []byte, header int) (id uint16, ok bool) {
+	if len(frame) < header+2 {
+		return 0, false
+	}
+	return binary.BigEndian.Uint16(frame[header:]), true
 }

@@ -13,6 +13,7 @@ type held struct {
 // mark stands for one frame in held.frames.
 type mark struct {
 	pos      uint64 // the commit to wait for; 0: none
+	stored   uint64 // the commit of the store to wait for, too; 0: none
 	received int64  // broker time of the message, ns; 0: not journalled, its acknowledgement only keeps its place
 	epoch    uint32 // of pos: see faults
 	size     uint32 // of the frame

@@ -1,9 +1,7 @@
 package broker
 
 import (
-	"bytes"
 	"hash/maphash"
-	"runtime"
 	"strings"
 	"time"
 
@@ -22,7 +20,8 @@ func (h *hook) ID() string { return "sluice" }
 func (h *hook) Provides(b byte) bool {
 	switch b {
 	case mqtt.OnConnect, mqtt.OnConnectAuthenticate, mqtt.OnSessionEstablish, mqtt.OnSessionEstablished, mqtt.OnACLCheck,
-		mqtt.OnSubscribed, mqtt.OnPublish, mqtt.OnPublished, mqtt.OnPublishDropped, mqtt.OnClientExpired:
+		mqtt.OnSubscribe, mqtt.OnSubscribed, mqtt.OnPublish, mqtt.OnPublishDropped, mqtt.OnClientExpired,
+		mqtt.OnUnsubscribed, mqtt.OnWill, mqtt.OnDisconnect:
 		return true
 	}
 	return false
@@ -38,19 +37,24 @@ func connOf(cl *mqtt.Client) *conn {
 func (h *hook) OnConnect(cl *mqtt.Client, pk packets.Packet) error {
 	c := connOf(cl)
 	c.clientID = cl.ID
+	if c.emptyWill {
+		cl.Properties.Will.Payload = nil
+	}
 	c.v5 = cl.Properties.ProtocolVersion == 5
 	c.keepalive = time.Duration(cl.State.Keepalive) * time.Second * 3 / 2 // MQTT 5, 3.1.2.10
-	c.windowed = c.v5 && cl.Properties.Props.ReceiveMaximum > 0
+	c.takeWill(cl, &pk)
+	p := &cl.Properties.Props
 	c.mu.Lock()
 	c.version = cl.Properties.ProtocolVersion
-	if c.windowed {
-		c.window.size = int(cl.Properties.Props.ReceiveMaximum)
+	if c.v5 {
+		c.receiveMaximum, c.aliasesMost, c.packetMost = int(p.ReceiveMaximum), int(p.TopicAliasMaximum), int(p.MaximumPacketSize)
 	}
 	c.mu.Unlock()
+	p.TopicAliasMaximum = 0 // aliases are given here, not by mochi
 	// mochi computes keepalive x 1.5 in 16 bits and sets a deadline for each packet; ours replaces it.
 	cl.State.Keepalive = 0
 	// With a send quota mochi 2.7.9 stops delivering after twice the client's receive maximum, and can deadlock. The
-	// connection has a window of its own.
+	// session has a window of its own.
 	cl.Properties.Props.ReceiveMaximum = 0
 	cl.State.Inflight.ResetSendQuota(0)
 	return nil
@@ -59,30 +63,21 @@ func (h *hook) OnConnect(cl *mqtt.Client, pk packets.Packet) error {
 // OnConnectAuthenticate decides whether the client may have a session.
 func (h *hook) OnConnectAuthenticate(cl *mqtt.Client, pk packets.Packet) bool {
 	b, c := h.b, connOf(cl)
-	user, ok := b.identify(c, &pk)
-	if !ok {
+	user, result := b.identify(c, &pk)
+	switch result {
+	case loginTooMany:
+		b.count.loginsThrottled.Add(1)
+		return h.refuse(cl, packets.ErrConnectionRateExceeded, packets.Err3ServerUnavailable)
+	case loginBusy:
+		b.count.loginsThrottled.Add(1)
+		return h.refuse(cl, packets.ErrServerBusy, packets.Err3ServerUnavailable)
+	case loginWrong:
 		b.count.authFailures.Add(1)
 		return false
 	}
 	c.username = user
-	if c.certUser != "" {
-		cl.Properties.Username = []byte(user)
-	}
-	if was, ok := b.server.Clients.Get(cl.ID); ok && b.hasUsers() && !bytes.Equal(was.Properties.Username, cl.Properties.Username) {
-		// Another user's session: to take it over would be to read what waits there.
-		b.count.authFailures.Add(1)
-		return h.refuse(cl, packets.ErrClientIdentifierNotValid, packets.Err3ClientIdentifierNotValid)
-	}
-	if pk.Connect.WillFlag {
-		if !plainTopic(pk.Connect.WillTopic) {
-			return h.refuse(cl, packets.ErrTopicNameInvalid, packets.Err3NotAuthorized)
-		}
-		if !c.allowed(pk.Connect.WillTopic, true) {
-			b.count.authFailures.Add(1)
-			return h.refuse(cl, packets.ErrNotAuthorized, packets.Err3NotAuthorized)
-		}
-	}
-	return true
+	cl.Properties.Username = []byte(user) // what was proved, whatever was said
+	return b.mayHaveSession(h, c, cl) && b.mayHaveWill(h, cl, &pk)
 }
 
 // refuse sends CONNACK with a better reason than mochi's own, which is then not sent, and returns false.
@@ -95,23 +90,6 @@ func (h *hook) refuse(cl *mqtt.Client, v5, v3 packets.Code) bool {
 	return false
 }
 
-// identify returns the user name the client has proved, "" for an anonymous one.
-func (b *Broker) identify(c *conn, pk *packets.Packet) (user string, ok bool) {
-	if c.certUser != "" {
-		return c.certUser, true
-	}
-	if pk.Connect.UsernameFlag && b.cfg.Authenticate != nil {
-		user = string(pk.Connect.Username)
-		b.hashing <- struct{}{} // hashing is slow by design; a flood of logins must not take every processor
-		defer func() { <-b.hashing }()
-		return user, b.cfg.Authenticate(user, pk.Connect.Password)
-	}
-	return "", b.cfg.AllowAnonymous || c.local && b.cfg.Authenticate == nil
-}
-
-// hasUsers tells whether user names prove anything.
-func (b *Broker) hasUsers() bool { return b.cfg.Authenticate != nil }
-
 var idSeed = maphash.MakeSeed()
 
 // OnSessionEstablish comes before a session of the same id is taken over. From here to CONNACK the id is locked: mochi
@@ -121,16 +99,45 @@ func (h *hook) OnSessionEstablish(cl *mqtt.Client, pk packets.Packet) {
 	l := h.b.lockOf(cl.ID)
 	l.Lock()
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.idLock, c.cl = l, cl
-	if was, ok := h.b.server.Clients.Get(cl.ID); ok {
+	was, resume := h.b.server.Clients.Get(cl.ID)
+	if resume {
 		c.previous = connOf(was)
+		// As mochi decides it, and tells the client.
+		resume = !pk.Connect.Clean && !(was.Properties.Clean && was.Properties.ProtocolVersion < 5)
 	}
+	c.mu.Unlock()
+	h.b.sessions.establish(c, cl, resume)
 }
 
 // OnSessionEstablished opens the short way for plain messages.
 func (h *hook) OnSessionEstablished(cl *mqtt.Client, pk packets.Packet) {
-	connOf(cl).established = true
+	c := connOf(cl)
+	c.established = true
+	h.b.sessions.attach(c)
+}
+
+// OnDisconnect is called once for a session that was established, before mochi forgets it, if it does; until the connection
+// has ended its id is locked, so that mochi does not forget a new session of the same id instead.
+func (h *hook) OnDisconnect(cl *mqtt.Client, _ error, expire bool) {
+	c := connOf(cl)
+	if c == nil {
+		return
+	}
+	l := h.b.lockOf(cl.ID)
+	l.Lock()
+	c.mu.Lock()
+	c.idLock = l
+	c.mu.Unlock()
+	h.b.sessions.detach(c, cl, expire)
+}
+
+// OnWill is called when a will is due. mochi is left with one that nobody hears.
+func (h *hook) OnWill(cl *mqtt.Client, _ mqtt.Will) (mqtt.Will, error) {
+	if c := connOf(cl); c != nil {
+		c.sendWill()
+	}
+	return mqtt.Will{}, nil
 }
 
 // OnACLCheck is also called by publishers, for each delivery.
@@ -139,8 +146,8 @@ func (h *hook) OnACLCheck(cl *mqtt.Client, topic string, write bool) bool {
 	if r == nil || cl.Net.Inline {
 		return true
 	}
-	if write && topic == "" {
-		return true // a topic alias: asked again in OnPublish, when it is resolved
+	if write && (topic == "" || cl.Properties.ProtocolVersion < 5) {
+		return true // asked in OnPublish: when an alias is resolved, and where MQTT 3 has no way to say no
 	}
 	if rest, ok := strings.CutPrefix(topic, "$share/"); ok && !write {
 		_, topic, _ = strings.Cut(rest, "/")
@@ -149,19 +156,76 @@ func (h *hook) OnACLCheck(cl *mqtt.Client, topic string, write bool) bool {
 	if c == nil {
 		return r.Allowed(cl.ID, string(cl.Properties.Username), topic, write)
 	}
-	return r.Allowed(c.clientID, c.username, topic, write)
+	ok := r.Allowed(c.clientID, c.username, topic, write)
+	if !ok && write {
+		h.b.count.deniedPublishes.Add(1)
+	}
+	return ok
 }
 
-// OnSubscribed comes before SUBACK.
+// OnSubscribe takes out what is over the limits: the library refuses a filter that is empty.
+func (h *hook) OnSubscribe(cl *mqtt.Client, pk packets.Packet) packets.Packet {
+	if cl.Net.Inline {
+		return pk
+	}
+	c := connOf(cl)
+	c.overQuota, c.existed = c.overQuota[:0], c.existed[:0]
+	room := h.b.limits.Subscriptions - cl.State.Subscriptions.Len()
+	for i := range pk.Filters {
+		filter := &pk.Filters[i].Filter
+		_, has := cl.State.Subscriptions.Get(*filter)
+		c.existed = append(c.existed, has)
+		if !h.b.topicFits(*filter) {
+			h.b.count.overLimits.Add(1)
+			*filter = ""
+			continue
+		}
+		if has || h.b.limits.Subscriptions < 0 {
+			continue
+		}
+		if room--; room < 0 {
+			h.b.count.overLimits.Add(1)
+			*filter = ""
+			c.overQuota = append(c.overQuota, i)
+		}
+	}
+	return pk
+}
+
+// subscriptionRefused is the code mochi gives what Rights do not allow, MQTT 3.1.1's only one.
+const subscriptionRefused = 0x80
+
+// OnSubscribed comes before SUBACK, which has reasonCodes.
 func (h *hook) OnSubscribed(cl *mqtt.Client, pk packets.Packet, reasonCodes []byte) {
+	if c := connOf(cl); c != nil && c.v5 {
+		for _, i := range c.overQuota {
+			reasonCodes[i] = reasonQuota
+		}
+	}
+	for i, code := range reasonCodes {
+		if code == subscriptionRefused && pk.Filters[i].Filter != "" {
+			h.b.count.deniedSubscriptions.Add(1)
+		}
+	}
 	h.b.subscriptions.Add(1)
+	if c := connOf(cl); c != nil {
+		c.subscribed(&pk, reasonCodes)
+	}
+}
+
+// OnUnsubscribed comes before UNSUBACK, and when a session ends.
+func (h *hook) OnUnsubscribed(cl *mqtt.Client, pk packets.Packet) {
+	h.b.subscriptions.Add(1)
+	if c := connOf(cl); c != nil {
+		c.unsubscribed(&pk)
+	}
 }
 
 var (
 	// Whatever else OnPublish returns is acknowledged by mochi 2.7.9.
 	errReject error = packets.ErrRejectPacket
-	// Acknowledged and not routed.
-	errNobodyListens error = packets.CodeSuccessIgnore
+	// Acknowledged, and neither routed nor retained by mochi.
+	errRouted error = packets.CodeSuccessIgnore
 )
 
 // OnPublish journals what came through mochi. The acknowledgement mochi then writes is held by the connection.
@@ -180,6 +244,10 @@ func (h *hook) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, er
 			return pk, errReject
 		}
 	}
+	if !c.v5 && !c.allowed(pk.TopicName, true) {
+		h.b.count.deniedPublishes.Add(1)
+		return pk, errRouted // like mosquitto: to end the connection would end it again and again
+	}
 	m := Message{
 		ClientID: c.clientID, Username: c.username, Topic: pk.TopicName, Payload: pk.Payload,
 		QoS: pk.FixedHeader.Qos, Retain: pk.FixedHeader.Retain, Dup: pk.FixedHeader.Dup,
@@ -196,25 +264,11 @@ func (h *hook) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, er
 		c.unwritten++
 		c.mu.Unlock()
 	}
-	if t := c.topics.getString(h.b, pk.TopicName); t.plain && !t.heard && !pk.FixedHeader.Retain {
-		return pk, errNobodyListens
+	if err := c.route(&pk); err != nil {
+		c.disconnect(reasonQuota)
+		return pk, errReject
 	}
-	return pk, nil
-}
-
-// OnPublished comes after a message was queued to its subscribers. It lets their writers run: a publisher with a full
-// buffer would otherwise fill the library's short queues, which drop what does not fit.
-func (h *hook) OnPublished(cl *mqtt.Client, pk packets.Packet) {
-	if pk.Ignore || cl.Net.Inline {
-		return
-	}
-	const burst = 64 // far less than Capabilities.MaximumClientWritesPending
-	c := connOf(cl)
-	if c.routed++; c.routed%burst == 0 {
-		time.Sleep(50 * time.Microsecond)
-	} else {
-		runtime.Gosched()
-	}
+	return pk, errRouted
 }
 
 // OnPublishDropped is called by the publisher of what a subscriber's queue did not take.
@@ -222,12 +276,13 @@ func (h *hook) OnPublishDropped(cl *mqtt.Client, pk packets.Packet) {
 	h.b.count.deliveriesDropped.Add(1)
 }
 
-// OnClientExpired is called by mochi's housekeeping, which would leave the session's subscriptions behind.
+// OnClientExpired is called by mochi's housekeeping, should it come before ours. mochi would leave the subscriptions behind.
 func (h *hook) OnClientExpired(cl *mqtt.Client) {
 	l := h.b.lockOf(cl.ID)
 	l.Lock()
 	defer l.Unlock()
 	if now, ok := h.b.server.Clients.Get(cl.ID); ok && now == cl {
+		h.b.sessions.expire(cl.ID)
 		h.b.server.UnsubscribeClient(cl)
 		cl.ClearInflights()
 	}

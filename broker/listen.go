@@ -3,12 +3,9 @@ package broker
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"runtime/debug"
 	"time"
 )
@@ -16,42 +13,9 @@ import (
 // listener is one bound address.
 type listener struct {
 	cfg      ListenerConfig
-	tls      *tls.Config // nil: plain
+	tls      *certificates // nil: plain
 	loopback bool
 	net.Listener
-}
-
-// loadTLS reads the certificates t names; nil when it names none.
-func loadTLS(t TLS) (*tls.Config, error) {
-	if t.CertFile == "" {
-		return nil, nil
-	}
-	cert, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
-	if err != nil {
-		return nil, fmt.Errorf("load certificate: %w", err)
-	}
-	c := &tls.Config{
-		Certificates: []tls.Certificate{cert},
-		MinVersion:   tls.VersionTLS12,
-		// For TLS 1.2: authenticated encryption and forward secrecy only. TLS 1.3 has nothing else.
-		CipherSuites: []uint16{
-			tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
-			tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
-			tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
-		},
-	}
-	if t.ClientCAFile != "" {
-		pem, err := os.ReadFile(t.ClientCAFile)
-		if err != nil {
-			return nil, fmt.Errorf("read client authority: %w", err)
-		}
-		c.ClientCAs = x509.NewCertPool()
-		if !c.ClientCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("read client authority %s: no certificate in it", t.ClientCAFile)
-		}
-		c.ClientAuth = tls.RequireAndVerifyClientCert
-	}
-	return c, nil
 }
 
 // accept takes connections until the listener is closed. An error of Accept is waited out: running out of file
@@ -132,15 +96,18 @@ func (b *Broker) handshake(l *listener, c *conn) bool {
 		if l.tls != nil {
 			ctx, cancel := context.WithDeadline(context.Background(), by)
 			defer cancel()
-			t := tls.Server(nc, l.tls)
+			b.refreshTLS(l, false)
+			set := l.tls.inUse.Load()
+			t := tls.Server(nc, set.config)
 			if err := t.HandshakeContext(ctx); err != nil {
 				return err
 			}
-			if l.tls.ClientCAs != nil {
-				c.certUser = t.ConnectionState().PeerCertificates[0].Subject.CommonName
-				if c.certUser == "" {
+			if set.config.ClientCAs != nil {
+				s := t.ConnectionState()
+				if c.certUser = s.PeerCertificates[0].Subject.CommonName; c.certUser == "" {
 					return errors.New("client certificate has no common name")
 				}
+				c.certificate = certificateOf(l.tls, s.VerifiedChains)
 			}
 			nc = t
 		}
@@ -193,6 +160,7 @@ func (c *conn) tidy() {
 	defer l.Unlock()
 	p := &cl.Properties
 	expires := p.ProtocolVersion == 5 && p.Props.SessionExpiryInterval == 0 || p.ProtocolVersion < 5 && p.Clean
+	c.b.sessions.detach(c, cl, expires) // unless OnDisconnect has done so
 	if now, ok := c.b.server.Clients.Get(cl.ID); ok && now == cl && expires && !cl.IsTakenOver() {
 		cl.ClearInflights()
 		c.b.server.UnsubscribeClient(cl)
@@ -223,7 +191,31 @@ func (b *Broker) leave(c *conn) {
 	delete(b.conns, c)
 	b.mu.Unlock()
 	b.admission.leave(c.address)
+	b.left.Add(1)
+	b.wake() // it may be listed for release, and should not be kept in memory by that until the next commit
 	b.connections.Done()
+}
+
+// giveMemoryBack returns the memory of many ended connections to the system, some seconds after the last of them. The
+// runtime would keep their stacks until its next collection, which in a quiet process is minutes away, and a site whose
+// devices come back together meanwhile would find both in memory.
+func (b *Broker) giveMemoryBack(stop <-chan struct{}) {
+	const many = 1000
+	t := time.NewTicker(3 * time.Second)
+	defer t.Stop()
+	ended := int64(0)
+	for {
+		select {
+		case <-stop:
+			return
+		case <-t.C:
+		}
+		lately := b.left.Swap(0)
+		if ended += lately; ended >= many && lately == 0 {
+			debug.FreeOSMemory()
+			ended = 0
+		}
+	}
 }
 
 // all is a copy of the open connections.

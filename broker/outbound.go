@@ -17,6 +17,9 @@ type outbound struct {
 	idle    chan struct{} // closed by the writer when it stops, when not nil
 }
 
+// size is how many bytes wait.
+func (o *outbound) size() int { return len(o.queue) + o.pending }
+
 const writeChunk = 64 << 10 // to be taken within Limits.WriteTimeout
 
 // Write takes whole frames from mochi, in its order, and never waits: acknowledgements of what is not durable yet are
@@ -37,6 +40,11 @@ func (c *conn) Write(p []byte) (int, error) {
 		rest = rest[size:]
 		switch frame[0] >> 4 {
 		case typePuback, typePubrec:
+			if c.connacked && !c.established {
+				// mochi repeats PUBRECs of the session's last connection. Whoever missed one sends its message again; who did not
+				// would answer twice.
+				continue
+			}
 			if !c.hold(frame) {
 				c.mu.Unlock()
 				c.disconnect(reasonQuota)
@@ -45,10 +53,17 @@ func (c *conn) Write(p []byte) (int, error) {
 			patient = false
 			continue
 		case typePublish:
-			c.b.count.delivered.Add(1)
-			if !c.window.send(frame) {
+			c.b.count.delivered.Add(1) // $SYS; all others are sent by sessions
+		case typePubcomp:
+			if c.stored > c.b.sessions.durable() {
+				if !c.hold(frame) {
+					c.mu.Unlock()
+					c.disconnect(reasonQuota)
+					return 0, net.ErrClosed
+				}
 				continue
 			}
+			patient = false
 		case typeConnack:
 			if c.connacked {
 				continue // mochi's second thoughts about a client that was already refused
@@ -77,7 +92,7 @@ func (c *conn) greet() {
 	if p := c.previous; p != nil {
 		// mochi now resends the session's unfinished PUBRECs: they wait for the same commit as on the old connection.
 		p.mu.Lock()
-		c.pos, c.epoch = p.pos, p.epoch
+		c.pos, c.epoch, c.stored = p.pos, p.epoch, p.stored
 		p.mu.Unlock()
 		c.previous = nil
 	}
@@ -97,10 +112,9 @@ func refusal(connack []byte) bool {
 // for what the socket does not take, it leaves it to a goroutine that ends with the queue.
 func (c *conn) flush(now bool) {
 	o := &c.out
-	if len(o.queue)+o.pending+len(c.window.waiting)-c.window.gone > c.b.limits.QueueBytes && !c.closing {
+	if o.size() > c.b.limits.QueueBytes && !c.closing {
 		c.b.count.slowClosed.Add(1)
 		o.queue = o.queue[:0]
-		c.window.waiting, c.window.gone = nil, 0
 		c.close()
 	}
 	if o.writing || o.failed || len(o.queue) == 0 {

@@ -262,11 +262,15 @@ func TestTakeover_QoS2WaitsForTheCommitOnTheNewConnection(t *testing.T) {
 				}
 			}
 			old.expectClosed()
+			again := publishFrame(name == "v5", 2, 7, "dev/1", []byte("x"))
+			again[0] |= 8
+			c.write(again)
 			c.expectNothing(30 * time.Millisecond)
 			j.commit()
 			c.expect("50 02 00 07")
 			c.send("62 02 00 07")
 			c.expect("70 02 00 07")
+			c.expectNothing(30 * time.Millisecond) // a second PUBCOMP could end another message of that id
 			if n := len(j.received()); n != 1 {
 				t.Errorf("journalled %d times, want once", n)
 			}

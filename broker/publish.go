@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"bytes"
 	"net"
 	"strings"
 	"time"
@@ -10,8 +11,9 @@ import (
 // topic is what a connection remembers of a topic it publishes to.
 type topic struct {
 	name       string
-	plain      bool   // a client may publish to it: UTF-8, no wildcards, not $
-	heard      bool   // some client subscribes to it
+	plain      bool // a client may publish to it: UTF-8, no wildcards, not $, within Limits
+	heard      bool // some client subscribes to it
+	targets    []target
 	generation uint64 // of the broker's subscriptions when heard was found out
 }
 
@@ -24,7 +26,7 @@ const topicsCached = 1024
 func (tc *topicCache) get(b *Broker, name []byte) *topic {
 	t := (*tc)[string(name)] // without a copy
 	if t == nil {
-		t = tc.add(string(name))
+		t = tc.add(b, string(name))
 	}
 	return t.look(b)
 }
@@ -33,16 +35,16 @@ func (tc *topicCache) get(b *Broker, name []byte) *topic {
 func (tc *topicCache) getString(b *Broker, name string) *topic {
 	t := (*tc)[name]
 	if t == nil {
-		t = tc.add(strings.Clone(name)) // it may alias a packet
+		t = tc.add(b, strings.Clone(name)) // it may alias a packet
 	}
 	return t.look(b)
 }
 
-func (tc *topicCache) add(name string) *topic {
+func (tc *topicCache) add(b *Broker, name string) *topic {
 	if *tc == nil || len(*tc) >= topicsCached {
 		*tc = topicCache{}
 	}
-	t := &topic{name: name, plain: plainTopic(name), generation: ^uint64(0)}
+	t := &topic{name: name, plain: plainTopic(name) && b.topicFits(name), generation: ^uint64(0)}
 	(*tc)[name] = t
 	return t
 }
@@ -51,19 +53,14 @@ func (tc *topicCache) add(name string) *topic {
 func (t *topic) look(b *Broker) *topic {
 	// Read before the look-up: a subscription made meanwhile raises it, and the next message looks again.
 	if g := b.subscriptions.Load(); t.plain && g != t.generation {
-		t.heard, t.generation = b.heard(t.name), g
+		t.targets, t.generation = b.targets(t.name), g
+		t.heard = len(t.targets) > 0
 	}
 	return t
 }
 
 func plainTopic(name string) bool {
 	return len(name) > 0 && name[0] != '$' && !strings.ContainsAny(name, "+#\x00") && utf8.ValidString(name)
-}
-
-// heard tells whether a client subscribes to name.
-func (b *Broker) heard(name string) bool {
-	s := b.server.Topics.Subscribers(name)
-	return len(s.Subscriptions) > 0 || len(s.Shared) > 0 || len(s.InlineSubscriptions) > 0
 }
 
 // mayPublish waits until the client may send another message: its rate, and its messages without acknowledgement, are
@@ -86,7 +83,7 @@ func (c *conn) mayPublish() error {
 	return nil
 }
 
-// publish deals with a plain PUBLISH that only the journal is interested in, and leaves all others to mochi.
+// publish deals with a plain PUBLISH, and leaves all others to mochi.
 func (c *conn) publish(frame []byte, header int) (done bool, err error) {
 	if !c.established {
 		return false, nil
@@ -96,7 +93,7 @@ func (c *conn) publish(frame []byte, header int) (done bool, err error) {
 		return false, nil
 	}
 	t := c.topics.get(c.b, p.topic)
-	if !t.plain || t.heard || !c.allowed(t.name, true) {
+	if !t.plain || !c.allowed(t.name, true) {
 		return false, nil
 	}
 	c.tally.messages++
@@ -109,8 +106,15 @@ func (c *conn) publish(frame []byte, header int) (done bool, err error) {
 	if outcome == refused {
 		return true, c.disconnect(reasonQuota)
 	}
+	k := mark{size: 4}
+	if t.heard {
+		// It is kept for longer than the buffer it came in.
+		m := &message{topic: t.name, payload: bytes.Clone(p.payload), origin: c.clientID, qos: p.qos}
+		if k.stored, err = c.deliver(m, t.targets); err != nil {
+			return true, c.disconnect(reasonQuota)
+		}
+	}
 	if p.qos == 1 {
-		k := mark{size: 4}
 		if outcome == journalled {
 			k.pos, k.epoch, k.received = pos, epoch, c.lastRead
 		}

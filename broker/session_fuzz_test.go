@@ -27,6 +27,10 @@ func FuzzSession(f *testing.F) {
 		f.Add(false, unhex(seed))
 		f.Add(true, unhex(seed))
 	}
+	for _, seed := range packetSeeds {
+		f.Add(false, unhex(seed))
+		f.Add(true, unhex(seed))
+	}
 	j := &stubJournal{auto: true}
 	b, err := New(Config{Listeners: []ListenerConfig{{Address: "127.0.0.1:0"}}, CommitInterval: commitInterval, Limits: Limits{PacketBytes: 4096}}, j)
 	if err != nil {
@@ -87,7 +91,8 @@ func FuzzFrame(f *testing.F) {
 			return
 		}
 		frame := b[:size]
-		subscribeWhole(frame[header:], v5)
+		validate(frame, header, v5)
+		readConnect(frame, header)
 		if p, ok := parsePlainPublish(frame, header, v5); ok {
 			again := publishFrame(v5, p.qos, p.packetID, string(p.topic), p.payload)
 			if string(again[len(again)-(size-header):]) != string(frame[header:]) {

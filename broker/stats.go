@@ -27,10 +27,18 @@ type Stats struct {
 
 	Rejected     RejectedConnections
 	AuthFailures int64
+	Logins       Logins
+	Denied       Denied
+	Revoked      int64 // connections closed because Reload took their user or certificate away
+	OverLimits   int64 // topics, filters and subscriptions beyond Limits
+	TLSReloads   int64 // certificates read again
+	TLSFailures  int64 // that could not be; those before stayed in force
 	Malformed    int64 // connections closed because of bytes that are not MQTT
 	Panics       int64 // recovered
 	SlowClosed   int64 // connections closed because they did not take what was sent to them
 	AcceptErrors int64
+
+	Sessions SessionStats
 
 	AckDuration Histogram // received to acknowledgement handed to the socket
 }
@@ -42,6 +50,20 @@ type RejectedConnections struct {
 	Handshake         int64 // TLS or WebSocket
 	ConnectTimeout    int64 // no complete CONNECT in time
 	NotConnect        int64 // the first packet was something else
+	TooManySessions   int64 // Limits.Sessions
+	Takeover          int64 // Limits.Takeovers
+	LoginsThrottled   int64 // Limits.FailedLogins
+}
+
+// Logins counts accepted passwords by how they were checked.
+type Logins struct {
+	Hashed     int64
+	Remembered int64
+}
+
+// Denied counts what Rights did not allow.
+type Denied struct {
+	Publishes, Subscriptions, Wills int64
 }
 
 // Histogram is cumulative, as Prometheus wants it: Counts[i] observations took at most Bounds[i] seconds.
@@ -92,8 +114,25 @@ type counters struct {
 	journalled, qos0, uncovered, refused, dropped, acked, unacked, held atomic.Int64
 	delivered, deliveriesDropped                                        atomic.Int64
 	tooMany, tooManyOneAddress, handshake, connectTimeout, notConnect   atomic.Int64
+	loginsHashed, loginsRemembered, loginsThrottled                     atomic.Int64
+	tooManySessions, takeoversRefused, revoked, overLimits              atomic.Int64
+	deniedPublishes, deniedSubscriptions, deniedWills                   atomic.Int64
+	tlsReloads, tlsFailures                                             atomic.Int64
 	authFailures, malformed, panics, slowClosed, acceptErrors           atomic.Int64
-	ackDuration                                                         histogram
+	sessionCounters
+	ackDuration histogram
+}
+
+// Limits names the limits in force, for metrics; -1: none.
+func (b *Broker) Limits() map[string]float64 {
+	l := &b.limits
+	return map[string]float64{
+		"connections": float64(l.Connections), "connections_per_address": float64(l.ConnectionsPerAddress),
+		"sessions": float64(l.Sessions), "packet_bytes": float64(l.PacketBytes), "connect_timeout": l.ConnectTimeout.Seconds(),
+		"publish_rate": l.PublishRate, "failed_logins": float64(l.FailedLogins), "takeovers": float64(l.Takeovers),
+		"topic_levels": float64(l.TopicLevels), "topic_bytes": float64(l.TopicBytes), "subscriptions": float64(l.Subscriptions),
+		"retained": float64(l.Retained), "retained_bytes": float64(l.RetainedBytes), "queue_bytes": float64(l.QueueBytes),
+	}
 }
 
 // Stats reads the counters. Safe for concurrent use.
@@ -110,9 +149,15 @@ func (b *Broker) Stats() Stats {
 		Rejected: RejectedConnections{
 			TooMany: n.tooMany.Load(), TooManyOneAddress: n.tooManyOneAddress.Load(), Handshake: n.handshake.Load(),
 			ConnectTimeout: n.connectTimeout.Load(), NotConnect: n.notConnect.Load(),
+			TooManySessions: n.tooManySessions.Load(), Takeover: n.takeoversRefused.Load(), LoginsThrottled: n.loginsThrottled.Load(),
 		},
+		Logins:  Logins{Hashed: n.loginsHashed.Load(), Remembered: n.loginsRemembered.Load()},
+		Denied:  Denied{Publishes: n.deniedPublishes.Load(), Subscriptions: n.deniedSubscriptions.Load(), Wills: n.deniedWills.Load()},
+		Revoked: n.revoked.Load(), OverLimits: n.overLimits.Load(),
+		TLSReloads: n.tlsReloads.Load(), TLSFailures: n.tlsFailures.Load(),
 		AuthFailures: n.authFailures.Load(), Malformed: n.malformed.Load(), Panics: n.panics.Load(),
 		SlowClosed: n.slowClosed.Load(), AcceptErrors: n.acceptErrors.Load(),
+		Sessions:    b.sessions.stats(),
 		AckDuration: n.ackDuration.snapshot(),
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"sluice/gateway/config"
 	"sluice/rules"
+	"sluice/rules/ruletest"
 )
 
 // clearEnv keeps the SLUICE_ variables of whoever runs the tests out of them.
@@ -76,10 +77,39 @@ func TestSluiceYAML_CommentedPartsLoad(t *testing.T) {
 	}
 }
 
+func TestDestinationsYAML_LoadsWithoutAWarning(t *testing.T) {
+	clearEnv(t)
+	text, err := os.ReadFile("destinations.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for _, name := range []string{"influx.token", "influx3.token", "kafka.password", "hub.creds", "bridge.password"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	path := filepath.Join(dir, "sluice.yaml")
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := config.Load(path)
+	if err != nil || len(c.Warnings) != 0 {
+		t.Fatalf("Load(destinations.yaml): %v, %v", err, c.Warnings)
+	}
+	types := map[string]bool{}
+	for _, d := range c.Uplink.Destinations {
+		types[d.Type] = true
+	}
+	if len(types) != 4 {
+		t.Errorf("types %v, want one of each", types)
+	}
+}
+
 func TestRuleFiles_Compile(t *testing.T) {
-	names, err := filepath.Glob("rules.d/*.yaml")
+	names, err := config.RuleFiles(&config.Config{Rules: config.Rules{Files: []string{"rules.d/*.yaml"}}})
 	if err != nil || len(names) == 0 {
-		t.Fatalf("Glob(rules.d/*.yaml) = %v, %v", names, err)
+		t.Fatalf("RuleFiles(rules.d/*.yaml) = %v, %v", names, err)
 	}
 	var files []rules.File
 	for _, name := range names {
@@ -94,13 +124,47 @@ func TestRuleFiles_Compile(t *testing.T) {
 	}
 }
 
+func TestRuleTests_Hold(t *testing.T) {
+	names, _ := filepath.Glob("rules.d/*_test.yaml")
+	if len(names) < 3 {
+		t.Fatalf("only %d files of rule tests", len(names))
+	}
+	for _, name := range names {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		file, err := rules.ParseTests(rules.File{Name: name, Data: data})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var files []rules.File
+		for _, r := range file.Rules {
+			text, err := os.ReadFile(filepath.Join(filepath.Dir(name), r))
+			if err != nil {
+				t.Fatal(err)
+			}
+			files = append(files, rules.File{Name: r, Data: text})
+		}
+		set, err := rules.Parse(files)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range ruletest.Run(file, set) {
+			for _, f := range r.Failures {
+				t.Errorf("%s: %s: %s", name, r.Name, f.Text)
+			}
+		}
+	}
+}
+
 // A file that no test loads is a file that is wrong next year. Scenarios are loaded by firmware-sim's tests.
 func TestConfigs_EveryFileIsLoadedBySomeTest(t *testing.T) {
 	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
-		for _, known := range []string{"sluice.yaml", "configs_test.go", "rules.d/*.yaml", "scenarios/*.yaml"} {
+		for _, known := range []string{"sluice.yaml", "destinations.yaml", "configs_test.go", "rules.d/*.yaml", "scenarios/*.yaml"} {
 			if ok, _ := filepath.Match(known, path); ok {
 				return nil
 			}

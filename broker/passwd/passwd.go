@@ -8,6 +8,7 @@
 package passwd
 
 import (
+	"bytes"
 	"crypto/pbkdf2"
 	"crypto/rand"
 	"crypto/sha512"
@@ -264,6 +265,17 @@ func (f *File) Delete(user string) bool {
 func (f *File) Has(user string) bool {
 	_, ok := f.users[user]
 	return ok
+}
+
+// Same tells whether user is in both files with the same hash.
+func (f *File) Same(other *File, user string) bool {
+	i, here := f.users[user]
+	j, there := other.users[user]
+	if !here || !there {
+		return false
+	}
+	a, b := f.lines[i].hash, other.lines[j].hash
+	return a.iterations == b.iterations && bytes.Equal(a.salt, b.salt) && bytes.Equal(a.sum, b.sum)
 }
 
 // Len counts the users.
