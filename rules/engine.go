@@ -5,13 +5,16 @@ import (
 	"cmp"
 	"math"
 	"slices"
+	"time"
 
 	"sluice/gateway/telemetry"
 	"sluice/rules/expr"
 )
 
-// Options are settings of an engine that rule files do not hold. There are none so far.
-type Options struct{}
+// Options are settings of an engine that rule files do not hold.
+type Options struct {
+	Zone *time.Location // of hour, weekday and active hours, for rules that name none; nil: UTC
+}
 
 // Engine runs a set of rules over the readings of many devices. One goroutine owns it.
 //
@@ -24,11 +27,22 @@ type Engine struct {
 	active   []*Subject          // those that sent a value, in that order: the order of everything that needs one
 	timers   timers
 	shared   map[string]*occurrence // by labels; of firing alerts
+	zone     *time.Location
+	wall     int64 // how far the wall clock is ahead of now
+	sweeps   []sweep
+	sources  []feedSource
+	feeds    []expr.Feed // by source
+	watches  watches
+	expected map[string]*Subject   // stand-ins, by expectedKey
+	watched  map[string][]*Subject // devices that rules with Absent watch, by their label device, in the order of active
+	guards   []*guard
+	freed    []*occurrence // not inhibited any more by what the call at hand did
 	now      int64
 	pending  int
 	firing   int
 
 	env     expr.Env
+	bound   *Subject // whose values env sees
 	touched []int32  // rules to evaluate for the message at hand
 	marked  []uint64 // by rule: the last message that touched it
 	message uint64
@@ -57,21 +71,29 @@ type alert struct {
 // occurrence joins alerts with equal labels, which receivers cannot tell apart: two devices that differ only in their
 // measurement, or in labels that a rule's labels replace. The first to fire is notified, and the last to resolve.
 type occurrence struct {
-	firing   int
+	alerts   []*alert // that fire
 	startsAt int64
+	notified bool // receivers know of it
 }
 
 // NewEngine makes an engine without devices. The set may be shared between engines.
-func NewEngine(set *Set, _ Options) *Engine {
-	e := &Engine{now: math.MinInt64, subjects: map[string]*Subject{}, shared: map[string]*occurrence{}}
-	e.use(set)
+func NewEngine(set *Set, o Options) *Engine {
+	e := &Engine{now: math.MinInt64, subjects: map[string]*Subject{}, expected: map[string]*Subject{}, watched: map[string][]*Subject{}, shared: map[string]*occurrence{}, zone: o.Zone}
+	if e.zone == nil {
+		e.zone = time.UTC
+	}
+	e.put(set)
 	return e
 }
 
-func (e *Engine) use(set *Set) {
-	e.set = set
+// put makes a set the one in force; what belongs to devices follows.
+func (e *Engine) put(set *Set) {
+	e.set, e.bound = set, nil
 	e.plans = map[string]*plan{}
 	e.marked = make([]uint64, len(set.rules))
+	e.sweeps = sweepsOf(set)
+	e.useFeeds(set)
+	e.useGuards(set)
 }
 
 // Set returns the rules in force.
@@ -95,8 +117,13 @@ func (e *Engine) Subject(measurement string, labels telemetry.Labels) *Subject {
 
 // Observe takes the readings one message brought for a device. t is their event time; one ahead of now counts as now. A reading
 // older than the last of its metric is not taken, so that history a device buffered raises nothing, and neither is one that
-// is not finite. Each rule that mentions a metric taken is evaluated once, in the order of the set. Observe allocates only on transitions.
+// is not finite. Each rule that mentions a metric taken is evaluated once, in the order of the set. Observe allocates only on
+// transitions, and while windows grow to what they need.
 func (e *Engine) Observe(s *Subject, now, t int64, readings []telemetry.Reading, emit func(*Event)) {
+	e.observe(s, now, t, readings, live, emit)
+}
+
+func (e *Engine) observe(s *Subject, now, t int64, readings []telemetry.Reading, ev evidence, emit func(*Event)) {
 	now = e.advance(now)
 	t = min(t, now)
 	p := s.plan
@@ -115,17 +142,20 @@ func (e *Engine) Observe(s *Subject, now, t int64, readings []telemetry.Reading,
 		if s.order < 0 {
 			e.wake(s)
 		}
+		if x := p.takers[k]; x != nil && x.watches != nil {
+			e.sign(s, x.watches, k, now, t, ev, emit)
+		}
 		if t < s.times[k] && s.values[k] == s.values[k] {
+			if p.watches != nil {
+				metrics += e.touch(p, k)
+			}
 			continue
 		}
 		s.values[k], s.times[k] = v, t
-		metrics++
-		for _, r := range p.touch[k] {
-			if e.marked[r] != e.message {
-				e.marked[r] = e.message
-				e.touched = append(e.touched, r)
-			}
+		if x := p.takers[k]; x != nil {
+			e.take(s, x, now, t, v)
 		}
+		metrics += e.touch(p, k)
 	}
 	if metrics > 1 {
 		slices.Sort(e.touched)
@@ -133,11 +163,42 @@ func (e *Engine) Observe(s *Subject, now, t int64, readings []telemetry.Reading,
 	for _, r := range e.touched {
 		e.evaluate(s, int(r), now, emit)
 	}
+	if len(p.timed) > 0 && metrics > 0 {
+		e.arm(p, now)
+	}
+	e.notifyFreed(emit)
 }
 
-// Tick lets timers run out: pending alerts fire, alerts kept firing resolve.
+// touch notes the rules that a metric of the message at hand concerns.
+func (e *Engine) touch(p *plan, k int32) int {
+	for _, r := range p.touch[k] {
+		if e.marked[r] != e.message {
+			e.marked[r] = e.message
+			e.touched = append(e.touched, r)
+		}
+	}
+	return 1
+}
+
+// take hands a value to windows, detectors and feeds.
+func (e *Engine) take(s *Subject, x *takers, now, t int64, v float64) {
+	for _, i := range x.windows {
+		s.parts.windows[i].Add(t, now, v)
+	}
+	for _, i := range x.detectors {
+		s.parts.detections[i].observe(t, v)
+	}
+	if x.feeds != nil {
+		e.feed(x.feeds, now, t, v)
+	}
+}
+
+// Tick lets time pass: conditions that time alone can change are evaluated, devices fall silent, pending alerts fire, alerts kept
+// firing resolve.
 func (e *Engine) Tick(now int64, emit func(*Event)) {
 	now = e.advance(now)
+	e.runSweeps(now, emit)
+	e.runWatches(now, emit)
 	for len(e.timers) > 0 && e.timers[0].due <= now {
 		a := e.timers[0]
 		if a.state == Pending {
@@ -146,19 +207,65 @@ func (e *Engine) Tick(now int64, emit func(*Event)) {
 			e.resolve(a, now, "", emit)
 		}
 	}
+	e.notifyFreed(emit)
 }
 
 // Due is the earliest now at which Tick would do something, or math.MaxInt64.
 func (e *Engine) Due() int64 {
+	due := min(e.sweepDue(), e.watchDue())
 	if len(e.timers) == 0 {
-		return math.MaxInt64
+		return due
 	}
-	return e.timers[0].due
+	return min(due, e.timers[0].due)
 }
 
 func (e *Engine) advance(now int64) int64 {
+	if e.now == math.MinInt64 && now > e.now {
+		e.now = now
+		e.expect(now)
+	}
 	e.now = max(e.now, now)
 	return e.now
+}
+
+// bind points the expression's view at a device.
+func (e *Engine) bind(s *Subject, now int64) {
+	if e.bound == s && e.env.Now == now {
+		return
+	}
+	e.bound = s
+	e.env.Values, e.env.Times = s.values, s.times
+	e.env.Now, e.env.Wall = now, now+e.wall
+	e.env.Feeds = e.feeds
+	if s.parts != nil {
+		e.env.Windows = s.parts.windows
+	}
+}
+
+// use points it at a program of a rule.
+func (e *Engine) use(b *expr.Binding, r *Rule) {
+	e.env.Binding, e.env.Zone = b, r.Zone
+	if r.Zone == nil {
+		e.env.Zone = e.zone
+	}
+}
+
+// holds tells whether the condition of the rule at place holds.
+func (e *Engine) holds(s *Subject, place int, now int64) expr.Tri {
+	r := s.plan.rules[place]
+	switch {
+	case r.cond != nil:
+	case r.Absent != nil:
+		if w := s.parts.watches[s.plan.watchOf(place)]; w != nil {
+			return w.silent(now)
+		}
+		return expr.Unknown
+	default:
+		return s.parts.detections[s.plan.detectorOf(place)].holds()
+	}
+	e.bind(s, now)
+	e.use(&s.plan.cond[place], r)
+	return r.cond.Eval(&e.env)
 }
 
 // evaluate moves one alert on. The states and what moves between them:
@@ -168,12 +275,21 @@ func (e *Engine) advance(now int64) int64 {
 //	   +------ condition false-+                        +--+ condition holds again: keep_firing_for starts anew
 //
 // Ended means the clear condition holds and the condition does not; without a clear condition, that the condition is false.
-// What is unknown moves nothing.
+// What is unknown moves nothing. Outside its active hours a rule has no alerts.
 func (e *Engine) evaluate(s *Subject, place int, now int64, emit func(*Event)) {
 	r := s.plan.rules[place]
-	e.env = expr.Env{Values: s.values, Slots: s.plan.cond[place]}
-	holds := r.cond.Eval(&e.env)
 	a := s.alerts[place]
+	if r.Active != nil && !r.Active.open(now+e.wall, e.zoneOf(r)) {
+		switch {
+		case a == nil:
+		case a.state == Pending:
+			e.end(a)
+		default:
+			e.resolve(a, now, ReasonInactive, emit)
+		}
+		return
+	}
+	holds := e.holds(s, place, now)
 	switch {
 	case a == nil:
 		if holds == expr.True {
@@ -194,7 +310,7 @@ func (e *Engine) evaluate(s *Subject, place int, now int64, emit func(*Event)) {
 			ended = expr.True
 		}
 		if r.clear != nil {
-			e.env.Slots = s.plan.clear[place]
+			e.use(&s.plan.clear[place], r)
 			ended = r.clear.Eval(&e.env)
 		}
 		switch {
@@ -210,6 +326,13 @@ func (e *Engine) evaluate(s *Subject, place int, now int64, emit func(*Event)) {
 			}
 		}
 	}
+}
+
+func (e *Engine) zoneOf(r *Rule) *time.Location {
+	if r.Zone != nil {
+		return r.Zone
+	}
+	return e.zone
 }
 
 func (e *Engine) begin(s *Subject, place int, now int64, emit func(*Event)) {
@@ -249,48 +372,61 @@ func (e *Engine) fire(a *alert, now int64, emit func(*Event)) {
 	a.state, a.startsAt = Firing, now
 	a.value = e.valueOf(a)
 	a.annotations = a.render(a.value)
-	if !e.join(a) {
+	o, first := e.join(a)
+	if !first {
 		return
 	}
-	emit(a.event(Firing, a.value))
+	ev := a.event(Firing, a.value)
+	if len(e.guards) > 0 {
+		ev.Inhibited = e.inhibited(a.rule.Alert, a.labels)
+		e.enter(o)
+	}
+	o.notified = !ev.Inhibited
+	emit(ev)
 }
 
 // join counts a among the firing alerts with its labels and tells whether it is the first.
-func (e *Engine) join(a *alert) bool {
+func (e *Engine) join(a *alert) (o *occurrence, first bool) {
 	e.scratch = a.labels.AppendKey(e.scratch[:0])
-	o := e.shared[string(e.scratch)]
+	o = e.shared[string(e.scratch)]
 	if o == nil {
-		e.shared[string(e.scratch)] = &occurrence{firing: 1, startsAt: a.startsAt}
-		return true
+		o = &occurrence{alerts: []*alert{a}, startsAt: a.startsAt}
+		e.shared[string(e.scratch)] = o
+		return o, true
 	}
-	o.firing++
+	o.alerts = append(o.alerts, a)
 	a.startsAt = o.startsAt
-	return false
+	return o, false
 }
 
 // part is the opposite of join and tells whether a was the last.
-func (e *Engine) part(a *alert) bool {
+func (e *Engine) part(a *alert) (o *occurrence, last bool) {
 	e.scratch = a.labels.AppendKey(e.scratch[:0])
-	o := e.shared[string(e.scratch)]
-	if o.firing--; o.firing > 0 {
-		return false
+	o = e.shared[string(e.scratch)]
+	o.alerts = slices.DeleteFunc(o.alerts, func(x *alert) bool { return x == a })
+	if len(o.alerts) > 0 {
+		return o, false
 	}
 	delete(e.shared, string(e.scratch))
-	return true
+	return o, true
 }
 
 func (e *Engine) resolve(a *alert, now int64, reason string, emit func(*Event)) {
 	value := e.valueOf(a)
 	e.end(a)
-	if !e.part(a) {
+	o, last := e.part(a)
+	if !last {
 		return
 	}
 	ev := a.event(Resolved, value)
-	ev.EndsAt, ev.Reason = now, reason
+	ev.EndsAt, ev.Reason, ev.Inhibited = now, reason, !o.notified
 	if reason != "" {
 		ev.Annotations = ev.Annotations.With(telemetry.Label{Name: ReasonAnnotation, Value: reason})
 	}
 	emit(ev)
+	if len(e.guards) > 0 {
+		e.freed = append(e.freed, e.exit(o, a.rule.Alert, a.labels)...)
+	}
 }
 
 // end makes the alert inactive.
@@ -311,9 +447,18 @@ func (a *alert) event(state State, value float64) *Event {
 
 // valueOf is the value the condition is about now, or a.value when it is not known now.
 func (e *Engine) valueOf(a *alert) float64 {
-	s := a.subject
-	e.env = expr.Env{Values: s.values, Slots: s.plan.cond[a.place]}
-	if v := a.rule.cond.Value(&e.env); v == v {
+	s, v := a.subject, 0.0
+	switch {
+	case a.rule.Absent != nil:
+		v = s.parts.watches[s.plan.watchOf(a.place)].silence(e.now)
+	case a.rule.Anomaly != nil:
+		v = s.values[s.plan.detectors[s.plan.detectorOf(a.place)].metric]
+	default:
+		e.bind(s, e.now)
+		e.use(&s.plan.cond[a.place], a.rule)
+		v = a.rule.cond.Value(&e.env)
+	}
+	if v == v {
 		return v
 	}
 	return a.value
@@ -353,11 +498,24 @@ func (e *Engine) Reload(set *Set, now int64, emit func(*Event)) {
 			}
 		}
 	}
-	e.use(set)
+	e.put(set)
+	e.watches = e.watches[:0]
 	for _, s := range e.subjects { // in any order: plans are the same whichever device comes first
 		old := *s
 		s.plan = e.plan(s.measurement, s.labels)
 		if s.order >= 0 {
+			s.makeRoom()
+			s.adopt(&old)
+		}
+	}
+	for key, s := range e.expected {
+		if next := set.byName[s.expects.Alert]; next == nil || next.key != s.expects.key {
+			delete(e.expected, key)
+			s.plan = &plan{}
+			continue
+		} else {
+			old := *s
+			s.expects, s.plan = next, e.planOf([]*Rule{next}, nil)
 			s.makeRoom()
 			s.adopt(&old)
 		}
@@ -373,6 +531,30 @@ func (e *Engine) Reload(set *Set, now int64, emit func(*Event)) {
 		s.order = i
 	}
 	e.timers.rebuild()
+	clear(e.watched)
+	for _, s := range e.active {
+		e.nameWatched(s)
+		e.rewatch(s)
+		e.arm(s.plan, now)
+	}
+	e.expect(now)
+	e.regroup(set)
+	e.freed = e.freed[:0]
+	e.eachFiring(func(o *occurrence) { e.freed = append(e.freed, o) })
+	e.notifyFreed(emit)
+}
+
+// rewatch puts the watches of a device back into the heap.
+func (e *Engine) rewatch(s *Subject) {
+	if s.parts == nil {
+		return
+	}
+	for _, w := range s.parts.watches {
+		if w != nil && w.heap >= 0 {
+			w.heap = -1
+			e.watchUntil(w, w.scheduled)
+		}
+	}
 }
 
 // adopt moves what goes on from the old plan to the new one.
@@ -386,10 +568,36 @@ func (s *Subject) adopt(old *Subject) {
 		if a == nil {
 			continue
 		}
-		a.place = slices.IndexFunc(s.plan.rules, func(r *Rule) bool { return r.Alert == a.rule.Alert })
+		a.place = s.plan.placeOf(a.rule)
 		a.rule = s.plan.rules[a.place] // an equal rule has equal matchers
 		s.alerts[a.place] = a
 	}
+	if old.parts == nil || s.parts == nil {
+		return
+	}
+	for i, w := range old.plan.windows {
+		for to, n := range s.plan.windows {
+			if n.use == w.use {
+				s.parts.windows[to] = old.parts.windows[i]
+			}
+		}
+	}
+	for i, w := range old.parts.watches {
+		if place := s.plan.placeOf(old.plan.rules[old.plan.watches[i].place]); w != nil && place >= 0 {
+			w.place = place
+			s.parts.watches[s.plan.watchOf(place)] = w
+		}
+	}
+	for i := range old.parts.detections {
+		if place := s.plan.placeOf(old.plan.rules[old.plan.detectors[i].place]); place >= 0 {
+			s.parts.detections[s.plan.detectorOf(place)] = old.parts.detections[i]
+		}
+	}
+}
+
+// placeOf finds the rule with the name and definition of r, or -1.
+func (p *plan) placeOf(r *Rule) int {
+	return slices.IndexFunc(p.rules, func(x *Rule) bool { return x.Alert == r.Alert && x.key == r.key })
 }
 
 // Alerts lists what is pending and firing, by name and labels. The views are copies; their slices must not be changed.
@@ -401,7 +609,11 @@ func (e *Engine) Alerts() []AlertView {
 				continue
 			}
 			v := AlertView{Alert: a.rule.Alert, Group: a.rule.Group, State: a.state, Labels: a.labels, Annotations: a.annotations,
-				Value: e.valueOf(a), ActiveAt: a.activeAt, StartsAt: a.startsAt, Fingerprint: a.fingerprint, Webhooks: a.rule.Webhooks}
+				Value: e.valueOf(a), ActiveAt: a.activeAt, StartsAt: a.startsAt, Fingerprint: a.fingerprint, Webhooks: a.rule.Webhooks,
+				Inhibited: e.inhibited(a.rule.Alert, a.labels)}
+			if a.rule.Anomaly != nil {
+				v.Score = s.parts.detections[s.plan.detectorOf(a.place)].score
+			}
 			if a.state == Pending {
 				v.Annotations = a.render(v.Value)
 			}

@@ -52,7 +52,7 @@ type refAlert struct {
 }
 
 func eval(p *expr.Program, values map[string]float64) expr.Tri {
-	e := expr.Env{}
+	e := expr.Env{Binding: &expr.Binding{}}
 	for i, m := range p.Metrics() {
 		v, ok := values[m]
 		if !ok {
@@ -505,10 +505,10 @@ func FuzzRestore(f *testing.F) {
 // Checkpoints in the field hold this form: a change of it needs a new version and a way to read the old one.
 func TestEngine_SnapshotFormIsStable(t *testing.T) {
 	_, snapshot := busySnapshot(t)
-	golden, err := os.ReadFile("testdata/snapshot.v1.hex")
+	golden, err := os.ReadFile("testdata/snapshot.v2.hex")
 	if *update {
 		golden, err = []byte(hex.EncodeToString(snapshot)+"\n"), nil
-		if err := os.WriteFile("testdata/snapshot.v1.hex", golden, 0o644); err != nil {
+		if err := os.WriteFile("testdata/snapshot.v2.hex", golden, 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}

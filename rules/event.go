@@ -38,14 +38,16 @@ type Event struct {
 	StartsAt    int64            // ns; when the alert fired
 	EndsAt      int64            // ns; when it resolved; 0 while firing
 	Fingerprint uint64           // identifies Labels; see Fingerprint
+	Inhibited   bool             // not for receivers of notifications: withheld, or the end of what was withheld
 	Webhooks    []string         // nil: all
-	Reason      string           // why it resolved where the readings did not say so: ReasonRemoved or ReasonChanged
+	Reason      string           // why it resolved where the readings did not say so: one of the following
 }
 
 // Reasons an alert resolves without its condition ending. They are also in the annotation "reason".
 const (
-	ReasonRemoved = "rule removed"
-	ReasonChanged = "rule changed"
+	ReasonRemoved  = "rule removed"
+	ReasonChanged  = "rule changed"
+	ReasonInactive = "outside the rule's active hours"
 )
 
 // ReasonAnnotation is the annotation that carries an event's Reason.
@@ -63,6 +65,8 @@ type AlertView struct {
 	StartsAt    int64            // when it fired; 0 while pending
 	Fingerprint uint64
 	Webhooks    []string
+	Score       float64 // of an anomaly rule: how unusual the last value is, in standard deviations
+	Inhibited   bool    // notifications are withheld because another alert fires
 }
 
 // Fingerprint identifies a set of labels across restarts and versions: FNV-1a (64 bit) over each name, 0xff, its value, 0xff, in

@@ -140,3 +140,8 @@ func glob(pattern, s string) bool {
 	}
 	return p == len(pattern)
 }
+
+func sorted(names []string) []string {
+	slices.Sort(names)
+	return names
+}

@@ -35,6 +35,7 @@ func Parse(files []File) (*Set, error) {
 		p.parse()
 		errs = append(errs, p.errs...)
 	}
+	errs = append(errs, set.checkInhibits()...)
 	if err := errs.orNil(); err != nil {
 		return nil, err
 	}
@@ -51,7 +52,10 @@ type parser struct {
 	nodes int
 }
 
-func (p *parser) parse() {
+func (p *parser) parse() { p.parseRoot("a rule file", p.fileKeys()) }
+
+// parseRoot reads the file's one document, a mapping with keys; an empty file is fine.
+func (p *parser) parseRoot(what string, keys []key) {
 	if len(p.src.text) > MaxFile {
 		p.failFile("the file is larger than %d KB", MaxFile>>10)
 		return
@@ -73,30 +77,46 @@ func (p *parser) parse() {
 	if root.Kind == yaml.ScalarNode && root.Tag == "!!null" && root.Value == "" {
 		return
 	}
-	p.mapping(root, "a rule file", []key{{name: "groups", required: true, read: p.groups}})
+	p.mapping(root, what, keys)
+}
+
+func (p *parser) fileKeys() []key {
+	return []key{{name: "groups", required: true, read: p.groups, doc: "The rules, in groups that order the file.",
+		shape: listOf(func() shape { return objectOf((&parser{}).groupKeys(&group{})) })}}
+}
+
+// group is one group as it is read.
+type group struct {
+	name  string
+	taken map[string]bool // names of the file's groups so far
 }
 
 func (p *parser) groups(n *yaml.Node) {
 	names := map[string]bool{}
 	p.list(n, "groups", func(n *yaml.Node) {
-		group, first := "", len(p.set.rules)
-		p.mapping(n, "a group", []key{
-			{name: "name", required: true, read: func(n *yaml.Node) {
-				if n, ok := p.name(n, "name"); ok {
-					if names[n.Value] {
-						p.fail(n, "name: this file already has a group %s", quote(n.Value))
-					}
-					names[n.Value] = true
-					group = n.Value
-				}
-			}},
-			{name: "rules", required: true, read: func(n *yaml.Node) { p.list(n, "rules", p.rule) }},
-			{name: "interval", later: "rules run with every message, not at an interval: remove the key"},
-		})
+		g, first := group{taken: names}, len(p.set.rules)
+		p.mapping(n, "a group", p.groupKeys(&g))
 		for _, r := range p.set.rules[first:] { // name may come after rules
-			r.Group = group
+			r.Group = g.name
 		}
 	})
+}
+
+func (p *parser) groupKeys(g *group) []key {
+	return []key{
+		{name: "name", required: true, doc: "Name of the group, unique in the file.", shape: nameShape, read: func(n *yaml.Node) {
+			if n, ok := p.name(n, "name"); ok {
+				if g.taken[n.Value] {
+					p.fail(n, "name: this file already has a group %s", quote(n.Value))
+				}
+				g.taken[n.Value] = true
+				g.name = n.Value
+			}
+		}},
+		{name: "rules", required: true, read: func(n *yaml.Node) { p.list(n, "rules", p.rule) },
+			shape: listOf(func() shape { return ruleShape() })},
+		{name: "interval", later: "rules run with every message, not at an interval: remove the key"},
+	}
 }
 
 // name reads a name that has to fit a topic level, a file and a line of a terminal.
@@ -114,65 +134,125 @@ func (p *parser) name(n *yaml.Node, what string) (*yaml.Node, bool) {
 	return n, true
 }
 
-const notYet = "not available in this version"
+// ruleNodes are where the keys stand that are checked together.
+type ruleNodes struct{ alert, expr, clear, absent, anomaly *yaml.Node }
+
+func (p *parser) ruleKeys(r *Rule, at *ruleNodes) []key {
+	return []key{
+		{name: "alert", required: true, doc: "Name of the alert, unique over all files.", shape: nameShape, read: func(n *yaml.Node) {
+			if n, ok := p.name(n, "alert"); ok {
+				at.alert, r.Alert = n, n.Value
+			}
+		}},
+		{name: "match", doc: "Which devices: label names and patterns with * and ?. All must match.", shape: mapOf(textShape(maxPattern)),
+			read: func(n *yaml.Node) { r.Match = p.match(n) }},
+		{name: "expr", doc: "The condition, such as temperature > 8 or rate(level, 1h) < -2.", shape: textShape(expr.MaxSource),
+			read: func(n *yaml.Node) { at.expr, r.cond = p.expr(n, "expr", r) }},
+		{name: "clear", doc: "The alert ends only when this condition holds and expr does not.", shape: textShape(expr.MaxSource),
+			read: func(n *yaml.Node) { at.clear, r.clear = p.expr(n, "clear", r) }},
+		{name: "absent", doc: "Instead of expr: a device that fell silent, or that is expected and never came.", shape: objectShape(absentKeys),
+			read: func(n *yaml.Node) { at.absent = n; p.absent(n, r) }},
+		{name: "anomaly", doc: "Instead of expr: a metric that behaves unlike itself.", shape: objectShape(anomalyKeys),
+			read: func(n *yaml.Node) { at.anomaly = n; p.anomaly(n, r) }},
+		{name: "for", doc: "How long the condition must hold before the alert fires.", shape: durationShape,
+			read: func(n *yaml.Node) { r.For = p.duration(n, "for") }},
+		{name: "keep_firing_for", doc: "How long the end must hold before the alert resolves.", shape: durationShape,
+			read: func(n *yaml.Node) { r.KeepFiringFor = p.duration(n, "keep_firing_for") }},
+		{name: "active", doc: "When the rule is in force. Outside, it has no alerts.", shape: objectShape(activeKeys),
+			read: func(n *yaml.Node) { p.active(n, r) }},
+		{name: "zone", doc: "Time zone of hour, weekday and active, such as Europe/Berlin. Default: the gateway's.", shape: textShape(maxName),
+			read: func(n *yaml.Node) { r.Zone = p.zone(n) }},
+		{name: "inhibit", doc: "Other alerts that keep this one from being notified while they fire.", shape: inhibitShape,
+			read: func(n *yaml.Node) { p.inhibits(n, r) }},
+		{name: "labels", doc: "Labels added to the alert, plain text.", shape: mapOf(scalarShape(maxText)), read: func(n *yaml.Node) { r.Labels = p.labels(n) }},
+		{name: "annotations", doc: "Texts for people; {{ $value }} and {{ $labels.name }} are filled in.", shape: mapOf(textShape(maxText)),
+			read: func(n *yaml.Node) { p.annotations(n, r) }},
+		{name: "webhooks", doc: "Names of the webhooks to tell. Default: all.", shape: namesShape(1), read: func(n *yaml.Node) { p.webhooks(n, r) }},
+		{name: "escalate", doc: "Who else is told when nobody acknowledges in time.", shape: escalateShape, read: func(n *yaml.Node) { p.escalate(n, r) }},
+		{name: "record", later: "there are no recording rules: aggregates come from the sources in sluice.yaml"},
+	}
+}
 
 func (p *parser) rule(n *yaml.Node) {
 	faults := p.found
 	r := &Rule{File: p.file, Line: n.Line}
-	var exprAt, clearAt, alertAt *yaml.Node
-	ok := p.mapping(n, "a rule", []key{
-		{name: "alert", required: true, read: func(n *yaml.Node) {
-			if n, ok := p.name(n, "alert"); ok {
-				alertAt, r.Alert = n, n.Value
-			}
-		}},
-		{name: "match", read: func(n *yaml.Node) { r.Match = p.match(n) }},
-		{name: "expr", read: func(n *yaml.Node) { exprAt, r.cond = p.expr(n, "expr") }},
-		{name: "clear", read: func(n *yaml.Node) { clearAt, r.clear = p.expr(n, "clear") }},
-		{name: "for", read: func(n *yaml.Node) { r.For = p.duration(n, "for") }},
-		{name: "keep_firing_for", read: func(n *yaml.Node) { r.KeepFiringFor = p.duration(n, "keep_firing_for") }},
-		{name: "labels", read: func(n *yaml.Node) { r.Labels = p.labels(n) }},
-		{name: "annotations", read: func(n *yaml.Node) { p.annotations(n, r) }},
-		{name: "webhooks", read: func(n *yaml.Node) { p.webhooks(n, r) }},
-		{name: "anomaly", later: notYet},
-		{name: "absent", later: notYet},
-		{name: "active", later: notYet},
-		{name: "inhibit", later: notYet},
-		{name: "escalate", later: notYet},
-		{name: "record", later: "there are no recording rules: aggregates come from the sources in sluice.yaml"},
-	})
-	if !ok {
+	var at ruleNodes
+	if !p.mapping(n, "a rule", p.ruleKeys(r, &at)) {
 		return
 	}
-	if alertAt != nil {
+	if at.alert != nil {
 		if first := p.set.byName[r.Alert]; first != nil {
-			p.fail(alertAt, "alert: %s is already defined at %s:%d", quote(r.Alert), first.File, first.Line)
+			p.fail(at.alert, "alert: %s is already defined at %s:%d", quote(r.Alert), first.File, first.Line)
 			return
 		}
 		p.set.byName[r.Alert] = r
 	}
-	if exprAt == nil && p.found == faults {
-		p.fail(n, "a rule: the key expr is missing")
+	if p.found == faults {
+		p.oneCondition(n, &at)
 	}
 	if p.found > faults {
 		return
 	}
-	r.Expr = exprAt.Value
-	if clearAt != nil {
-		r.Clear = clearAt.Value
+	if at.expr != nil {
+		r.Expr = at.expr.Value
+	}
+	if at.clear != nil {
+		r.Clear = at.clear.Value
+	}
+	if r.clear != nil { // clear may come before expr
+		r.arrange(at.clear.Line < at.expr.Line || at.clear.Line == at.expr.Line && at.clear.Column < at.expr.Column)
 	}
 	r.define()
 	p.set.rules = append(p.set.rules, r)
 }
 
-func (p *parser) expr(n *yaml.Node, what string) (*yaml.Node, *expr.Program) {
+// oneCondition wants exactly one of expr, absent and anomaly.
+func (p *parser) oneCondition(n *yaml.Node, at *ruleNodes) {
+	switch {
+	case at.expr == nil && at.absent == nil && at.anomaly == nil:
+		p.fail(n, "a rule: the key expr is missing (or absent, or anomaly)")
+	case at.absent != nil && (at.expr != nil || at.anomaly != nil):
+		p.fail(at.absent, "absent: a rule has one condition: expr, absent or anomaly")
+	case at.anomaly != nil && at.expr != nil:
+		p.fail(at.anomaly, "anomaly: a rule has one condition: expr, absent or anomaly")
+	case at.clear != nil && at.expr == nil:
+		p.fail(at.clear, "clear: only a rule with expr has it; absent and anomaly end by themselves")
+	}
+}
+
+// arrange brings the selectors of expr before those of clear.
+func (r *Rule) arrange(clearFirst bool) {
+	if k := len(r.clear.Feeds()); clearFirst {
+		r.selectors = slices.Concat(r.selectors[k:], r.selectors[:k])
+	}
+}
+
+func (p *parser) expr(n *yaml.Node, what string, r *Rule) (*yaml.Node, *expr.Program) {
 	n, ok := p.text(n, what, expr.MaxSource)
 	if !ok {
 		return nil, nil
 	}
 	prog, errs := expr.Compile(n.Value)
 	for _, e := range errs {
-		p.failIn(n, e.Offset, "%s: %s", what, e.Msg)
+		hint := ""
+		if n.Style == 0 && e.Msg == "no closing )" && strings.Contains(p.src.line(n.Line), n.Value+",") { // YAML has cut it at the comma
+			hint = ": between { } an expression with a comma needs quotes"
+		}
+		p.failIn(n, e.Offset, "%s: %s%s", what, e.Msg, hint)
+	}
+	if prog == nil {
+		return n, nil
+	}
+	for _, f := range prog.Feeds() {
+		m, err := parseSelector(f.Selector)
+		if err != nil {
+			p.failIn(n, f.Offset+err.offset, "%s: %s", what, err.msg)
+		}
+		r.selectors = append(r.selectors, m)
+	}
+	for _, m := range prog.Mentions() {
+		line, column := p.locate(n, m.Offset)
+		r.mentions = append(r.mentions, mention{position{line, column}, m.Metric, m.Other})
 	}
 	return n, prog
 }

@@ -10,6 +10,7 @@ package rules
 
 import (
 	"encoding/binary"
+	"fmt"
 	"hash/fnv"
 	"slices"
 	"strings"
@@ -37,17 +38,34 @@ type Rule struct {
 	Labels        telemetry.Labels // of the rule alone
 	Annotations   telemetry.Labels // templates, as written
 	Webhooks      []string         // nil: all
+	Absent        *Absent          // instead of Expr: a device that fell silent
+	Anomaly       *Anomaly         // instead of Expr: an unusual value
+	Active        *Active          // nil: always in force
+	Inhibit       []Inhibit        // alerts that keep this one from being notified
+	Escalate      []Escalation     // who is told later unless somebody acknowledges
+	Zone          *time.Location   // of hour and weekday, and of Active where it says none; nil: the gateway's
 	File          string
 	Line          int
 
-	cond      *expr.Program
+	cond      *expr.Program // nil of a rule with Absent or Anomaly
 	clear     *expr.Program // nil without Clear
-	templates []template    // one per annotation, same order
-	hooks     []position    // where each webhook is named
-	key       string        // canonical definition: equal keys mean the same rule
+	selectors []Matchers    // of the programs' feeds, in their order
+	mentions  []mention
+	whens     []position // where each Inhibit is named
+	templates []template // one per annotation, same order
+	hooks     []position // where each webhook is named
+	steps     []namedAt  // webhooks of Escalate, and where each is named
+	key       string     // canonical definition: equal keys mean the same rule
 }
 
 type position struct{ line, column int }
+
+// mention is a place where a metric is named.
+type mention struct {
+	position
+	metric string
+	other  bool // of devices that a selector picks
+}
 
 // Set is a checked set of rules. It is immutable and safe to share.
 type Set struct {
@@ -79,18 +97,21 @@ func (s *Set) Fingerprint() uint64 {
 func (s *Set) CheckWebhooks(known []string) error {
 	var errs Errors
 	for _, r := range s.rules {
+		named := slices.Clone(r.steps)
 		for i, w := range r.Webhooks {
-			if slices.Contains(known, w) {
+			named = append(named, namedAt{r.hooks[i], w})
+		}
+		for _, w := range named {
+			if slices.Contains(known, w.name) {
 				continue
 			}
-			msg := "unknown webhook " + quote(w)
+			msg := "unknown webhook " + quote(w.name)
 			if len(known) == 0 {
 				msg += ": none is configured"
 			} else {
 				msg += ": configured are " + strings.Join(known, ", ")
 			}
-			errs = append(errs, Error{File: r.File, Line: r.hooks[i].line, Column: r.hooks[i].column, Msg: msg,
-				Source: s.line(r.File, r.hooks[i].line)})
+			errs = append(errs, Error{File: r.File, Line: w.line, Column: w.column, Msg: msg, Source: s.line(r.File, w.line)})
 		}
 	}
 	return errs.orNil()
@@ -120,7 +141,83 @@ func (r *Rule) define() {
 	for _, w := range r.Webhooks {
 		b = telemetry.AppendString(b, w)
 	}
-	r.key = string(b)
+	r.key = string(r.defineMore(b))
+}
+
+// defineMore appends what a rule has beyond the first version's keys, each behind its name: rules without have the same key as ever.
+func (r *Rule) defineMore(b []byte) []byte {
+	if a := r.Absent; a != nil {
+		b = telemetry.AppendString(telemetry.AppendString(b, "absent"), a.Metric)
+		b = telemetry.AppendFloat(binary.AppendVarint(b, int64(a.After)), a.Factor)
+		for _, d := range a.Expect {
+			b = telemetry.AppendString(b, d)
+		}
+	}
+	if a := r.Anomaly; a != nil {
+		b = telemetry.AppendString(telemetry.AppendString(b, "anomaly"), a.Metric)
+		b = telemetry.AppendFloat(telemetry.AppendString(b, a.Method), a.Sensitivity)
+		b = binary.AppendVarint(binary.AppendVarint(b, int64(a.Warmup)), int64(a.Cooldown))
+	}
+	if a := r.Active; a != nil {
+		b = telemetry.AppendString(telemetry.AppendString(b, "active"), a.String())
+	}
+	for _, e := range r.Escalate {
+		b = binary.AppendVarint(telemetry.AppendString(b, "escalate"), int64(e.After))
+		b = telemetry.AppendString(b, strings.Join(e.To, ","))
+	}
+	for _, i := range r.Inhibit {
+		b = telemetry.AppendString(telemetry.AppendString(b, "inhibit"), i.When)
+		b = telemetry.AppendString(b, strings.Join(i.Equal, ","))
+	}
+	if r.Zone != nil {
+		b = telemetry.AppendString(telemetry.AppendString(b, "zone"), r.Zone.String())
+	}
+	return b
+}
+
+// metrics lists the metrics of the device that the rule looks at; some are there twice.
+func (r *Rule) metrics() []string {
+	switch {
+	case r.Absent != nil:
+		return []string{r.Absent.Metric}
+	case r.Anomaly != nil:
+		return []string{r.Anomaly.Metric}
+	case r.clear != nil:
+		return append(slices.Clone(r.cond.Metrics()), r.clear.Metrics()...)
+	}
+	return r.cond.Metrics()
+}
+
+// programs lists the rule's compiled conditions.
+func (r *Rule) programs() []*expr.Program {
+	switch {
+	case r.cond == nil:
+		return nil
+	case r.clear == nil:
+		return []*expr.Program{r.cond}
+	}
+	return []*expr.Program{r.cond, r.clear}
 }
 
 func oneSpaced(s string) string { return strings.Join(strings.Fields(s), " ") }
+
+// WithFor returns a copy of the set with other values of for, by alert name; an error names an alert that is not in the set.
+func (s *Set) WithFor(changes map[string]time.Duration) (*Set, error) {
+	for name := range changes {
+		if s.byName[name] == nil {
+			return nil, fmt.Errorf("there is no alert %s%s", quote(name), s.suggestAlert(name))
+		}
+	}
+	n := &Set{byName: map[string]*Rule{}, files: s.files}
+	for _, r := range s.rules {
+		if d, changed := changes[r.Alert]; changed {
+			other := *r
+			other.For = d
+			other.define()
+			r = &other
+		}
+		n.rules = append(n.rules, r)
+		n.byName[r.Alert] = r
+	}
+	return n, nil
+}

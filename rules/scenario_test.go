@@ -96,6 +96,9 @@ func (s scenario) play(t *testing.T, restart bool) (out string, snapshot []byte)
 		if ev.State == Resolved {
 			fmt.Fprintf(&b, " since %s until %s", rel(ev.StartsAt), rel(ev.EndsAt))
 		}
+		if ev.Inhibited {
+			b.WriteString(" (inhibited)")
+		}
 		if ev.Webhooks != nil {
 			fmt.Fprintf(&b, " to %v", ev.Webhooks)
 		}
@@ -118,15 +121,29 @@ func (s scenario) play(t *testing.T, restart bool) (out string, snapshot []byte)
 		}
 		now = base + int64(st.at)
 		switch st.verb {
-		case "send":
-			s.send(t, e, now, st.args, emit)
+		case "send", "retained":
+			s.send(t, e, now, st.verb, st.args, emit)
+		case "online", "offline":
+			e.Availability(pairs(st.args[0]), st.verb == "online", now, emit)
+		case "resume":
+			e.Resume(now)
+		case "wall":
+			offset, err := time.ParseDuration(st.args[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			e.SetWallOffset(int64(offset))
 		case "wait":
 			e.Tick(now, emit)
 		case "reload":
 			e.Reload(mustParse(t, s.files[st.args[0]]), now, emit)
 		case "show":
 			for _, v := range e.Alerts() {
-				fmt.Fprintf(&b, "%s is %s %s value=%v\n", rel(now), v.State, v.Labels, v.Value)
+				fmt.Fprintf(&b, "%s is %s %s value=%v", rel(now), v.State, v.Labels, v.Value)
+				if v.Inhibited {
+					b.WriteString(" inhibited")
+				}
+				b.WriteByte('\n')
 			}
 		default:
 			t.Fatalf("input: unknown verb %q", st.verb)
@@ -135,13 +152,18 @@ func (s scenario) play(t *testing.T, restart bool) (out string, snapshot []byte)
 	return b.String(), e.Snapshot(nil)
 }
 
-// send plays: send labels [@event time] metric=value ...
-func (s scenario) send(t *testing.T, e *Engine, now int64, args []string, emit func(*Event)) {
+func pairs(text string) telemetry.Labels {
 	var labels []telemetry.Label
-	for pair := range strings.SplitSeq(args[0], ",") {
+	for pair := range strings.SplitSeq(text, ",") {
 		name, value, _ := strings.Cut(pair, "=")
 		labels = append(labels, telemetry.Label{Name: name, Value: value})
 	}
+	return telemetry.NewLabels(labels...)
+}
+
+// send plays: send labels [@event time] metric=value ...
+func (s scenario) send(t *testing.T, e *Engine, now int64, verb string, args []string, emit func(*Event)) {
+	labels, stamped := pairs(args[0]), false
 	measurement, at := "telemetry", now
 	var readings []telemetry.Reading
 	for _, a := range args[1:] {
@@ -150,7 +172,7 @@ func (s scenario) send(t *testing.T, e *Engine, now int64, args []string, emit f
 			if err != nil {
 				t.Fatal(err)
 			}
-			at = base + int64(offset)
+			at, stamped = base+int64(offset), true
 			continue
 		}
 		if m, ok := strings.CutPrefix(a, "measurement:"); ok {
@@ -164,7 +186,11 @@ func (s scenario) send(t *testing.T, e *Engine, now int64, args []string, emit f
 		}
 		readings = append(readings, telemetry.Reading{Metric: name, Value: v})
 	}
-	e.Observe(e.Subject(measurement, telemetry.NewLabels(labels...)), now, at, readings, emit)
+	if verb == "retained" {
+		e.ObserveRetained(e.Subject(measurement, labels), now, at, stamped, readings, emit)
+		return
+	}
+	e.Observe(e.Subject(measurement, labels), now, at, readings, emit)
 }
 
 func TestScenarios(t *testing.T) {

@@ -109,12 +109,15 @@ func (p *parser) locate(n *yaml.Node, offset int) (line, column int) {
 	return p.src.position(min(i, len(text)))
 }
 
-// key is what a mapping may hold: read takes the value; without it the key is known but refused with later as the reason.
+// key is what a mapping may hold: read takes the value; without it the key is known but refused with later as the reason. doc and
+// shape describe it to editors; see Schema.
 type key struct {
 	name     string
 	required bool
 	read     func(n *yaml.Node)
 	later    string
+	doc      string
+	shape    shape
 }
 
 // mapping reads a YAML mapping with known keys only. what names it in messages.

@@ -13,14 +13,23 @@ import (
 
 // with makes an Env for p from metric values.
 func with(p *Program, values map[string]float64) *Env {
-	e := &Env{}
+	e := &Env{Binding: &Binding{}}
 	for i, m := range p.Metrics() {
 		v, ok := values[m]
 		if !ok {
 			v = math.NaN()
 		}
 		e.Values = append(e.Values, v)
+		e.Times = append(e.Times, 0)
 		e.Slots = append(e.Slots, int32(i))
+	}
+	for i, u := range p.Windows() {
+		e.Windows = append(e.Windows, NewWindow(u))
+		e.WindowSlots = append(e.WindowSlots, int32(i))
+	}
+	for i := range p.Feeds() {
+		e.Feeds = append(e.Feeds, Feed{Value: math.NaN()})
+		e.FeedSlots = append(e.FeedSlots, int32(i))
 	}
 	return e
 }
@@ -128,8 +137,8 @@ func TestCompile_ErrorsPointAndTeach(t *testing.T) {
 		{"(a > 1) == (b > 1)", 0, "== wants a number, got a condition"},
 		{"-(a > 1) > 0", 1, "- wants a number, got a condition"},
 		{"abs(a > 1) > 0", 4, "abs wants a number"},
-		{"abs() > a", 0, "abs takes 1 argument, got 0"},
-		{"abs(a, a) > a", 0, "abs takes 1 argument, got 2"},
+		{"abs() > a", 0, "abs wants a number, as in abs(current)"},
+		{"abs(a, a) > a", 7, "abs wants a number"},
 		{"1 < a < 5", 6, "comparisons do not chain"},
 		{"a = 1", 2, `write "=="`},
 		{"a > 1 && b > 1", 6, `write "and"`},
@@ -146,7 +155,7 @@ func TestCompile_ErrorsPointAndTeach(t *testing.T) {
 		{"a > 1)", 5, `got ")"`},
 		{"`a > 1", 0, "no closing `"},
 		{"`` > 1", 0, "want a metric name"},
-		{`"x" > a`, 0, "not available in this version"},
+		{`"x" > a`, 0, "fits only last"},
 		{"a / 0 > 1", 4, "division by zero"},
 		{"a % (1 - 1) > 1", 4, "division by zero"},
 		{"a > 1e999", 4, "out of range"},
@@ -158,11 +167,31 @@ func TestCompile_ErrorsPointAndTeach(t *testing.T) {
 		{"a > 1and b > 1", 4, "bad number"},
 		{"a > 1m1h", 4, `bad duration "1m1h"`},
 		{"a > 5m", 4, "the duration 5m fits only"},
-		{"rate(a, 1m) > 0.5", 0, "rate is not available in this version"},
-		{"a > 1 and hour() >= 6", 10, "hour is not available in this version"},
-		{"weekday() == 1", 0, "not available in this version"},
-		{`last("device=x", a) > 1`, 0, "last is not available in this version"},
-		{"foo(a) > 1", 0, "unknown function foo: this version has abs"},
+		{"rate(a) > 0.5", 0, "rate wants a metric and a duration, as in rate(temperature, 1m)"},
+		{"rate(1m, a) > 0.5", 5, "rate wants a metric and a duration"},
+		{"rate(a + 1, 1m) > 0.5", 5, "rate wants a metric and a duration"},
+		{"rate(a, 60) > 0.5", 8, "rate wants a metric and a duration"},
+		{"rate(a, 1m, 2m) > 0.5", 12, "rate wants a metric and a duration"},
+		{"avg(a, 0s) > 1", 7, "longer than 0"},
+		{"rate(a, 1m)", 0, "want a condition such as rate(temperature, 1m) > 0, got a number"},
+		{"quantile(a, 0.95, 5m) > 1", 9, "quantile wants a number from 0 to 1, a metric and a duration, as in quantile(0.95, latency, 5m)"},
+		{"quantile(95, a, 5m) > 1", 9, "number from 0 to 1"},
+		{"quantile(-0.1, a, 5m) > 1", 9, "number from 0 to 1"},
+		{"quantile(1 - a, a, 5m) > 1", 9, "number from 0 to 1"},
+		{"age(a, 5m) > 1", 7, "age wants a metric, as in age(temperature)"},
+		{"last(a > 1) > 1", 5, "last wants a metric; or a metric and a duration; or a selector of devices and a metric; or"},
+		{`last("device=x", 5m) > a`, 17, "last wants"},
+		{"a > 1 and hour(a) >= 6", 15, "hour wants no argument, as in hour()"},
+		{"weekday() == 1", 0, "mentions no metric of the device itself"},
+		{`last("device=x", a) > 1`, 0, "mentions no metric of the device itself"},
+		{`last("device=x", a, 0s) > b`, 20, "longer than 0"},
+		{"foo(a) > 1", 0, "unknown function foo: there are abs, rate"},
+		{"foo(a + (b > 1)) > 1", 8, "+ wants a number"},
+		{"averag(a, 5m) > 1", 0, "unknown function averag: there are"},
+		{"agv(a, 5m) > 1", 0, "unknown function agv: did you mean avg?"},
+		{"a > 1 and hours() > 1", 10, "unknown function hours: did you mean hour?"},
+		{"a > 1 and hour() and a > 2", 10, "and wants a condition such as hour() > 0, got a number"},
+		{manyWindows(MaxUses + 1), 19 * MaxUses, "the limit is 16 pairs of a metric and a duration"},
 		{"a > \xff", 4, "not valid UTF-8"},
 		{strings.Repeat("(", 100) + "a" + strings.Repeat(")", 100) + " > 1", 64, "nested too deeply"},
 		{strings.Repeat("not ", 100) + "a > 1", 4 * 64, "nested too deeply"},
@@ -181,14 +210,23 @@ func TestCompile_ErrorsPointAndTeach(t *testing.T) {
 	}
 }
 
+// manyWindows is a condition over n windows, each written in 19 bytes.
+func manyWindows(n int) string {
+	var parts []string
+	for i := range n {
+		parts = append(parts, fmt.Sprintf("avg(a, %02dm) < 1", i+1))
+	}
+	return strings.Join(parts, " or ")
+}
+
 func TestCompile_ReportsEveryTypeError(t *testing.T) {
-	_, errs := Compile("a and (b > 1) + 1 > rate(c, 1m)")
+	_, errs := Compile("a and (b > 1) + 1 > rate(c, 1)")
 	var at []int
 	for _, e := range errs {
 		at = append(at, e.Offset)
 	}
-	if !slices.Equal(at, []int{0, 6, 20}) {
-		t.Errorf("errors at %v, want at 0, 6, 20: %v", at, errs)
+	if !slices.Equal(at, []int{0, 6, 28}) {
+		t.Errorf("errors at %v, want at 0, 6, 28: %v", at, errs)
 	}
 }
 
@@ -426,7 +464,7 @@ func TestEval_EqualsPlainInterpreter(t *testing.T) {
 }
 
 func FuzzCompile(f *testing.F) {
-	for _, s := range []string{"temperature > -15", "rate(temperature, 1m) > 0.5 and hour() >= 6", "`a b` % 2 == 1 or not (x<1)", "1h30m", "((((", "a > 1e999",
+	for _, s := range []string{"temperature > -15", "rate(temperature, 1m) > 0.5 and hour() >= 6", "quantile(.9,a,5m)<1 or age(a)>30", "`a b` % 2 == 1 or not (x<1)", "1h30m", "((((", "a > 1e999",
 		`last("x", y) > 1`, "abs(-x)*2>=y/3", "\xff", "a>1" + strings.Repeat(" or a>1", 200)} {
 		f.Add(s)
 	}
@@ -444,9 +482,14 @@ func FuzzCompile(f *testing.F) {
 			return
 		}
 		for _, v := range []float64{math.NaN(), 0, -1, 1e308} {
-			e := &Env{}
-			for i := range p.Metrics() {
-				e.Values, e.Slots = append(e.Values, v), append(e.Slots, int32(i))
+			e := with(p, nil)
+			for i := range e.Values {
+				e.Values[i] = v
+			}
+			for i := range e.Windows {
+				for k := range 3 * int64(v) % 5 {
+					e.Windows[i].Add(k, k, v)
+				}
 			}
 			if got := p.Eval(e); got > Unknown {
 				t.Fatalf("Eval(%q) = %v", src, got)
@@ -467,7 +510,8 @@ func TestEval_DoesNotAllocate(t *testing.T) {
 }
 
 func BenchmarkEval(b *testing.B) {
-	for _, src := range []string{"temperature > 80", "temperature >= 80", "temperature > 80 and humidity < 30", "(a + b) / 2 - c > 5 or not abs(d) < 1"} {
+	for _, src := range []string{"temperature > 80", "temperature >= 80", "temperature > 80 and humidity < 30", "(a + b) / 2 - c > 5 or not abs(d) < 1",
+		"temperature > 80 and hour() >= 6"} {
 		b.Run(src, func(b *testing.B) {
 			p := mustCompile(b, src)
 			e := with(p, map[string]float64{"temperature": 81, "humidity": 20, "a": 1, "b": 2, "c": 3, "d": 4})

@@ -3,10 +3,13 @@ package expr
 import (
 	"math"
 	"slices"
+	"time"
 )
 
 // generator turns a checked tree into closures.
-type generator struct{ slot map[string]int }
+type generator struct{ uses *uses }
+
+func (g *generator) slot(metric string) int { return slices.Index(g.uses.metrics, metric) }
 
 // fold computes a subtree without metrics and without functions; ok is false for any other.
 func fold(n *node) (v float64, ok bool) {
@@ -55,14 +58,13 @@ func (g *generator) num(n *node) numFunc {
 	}
 	switch n.kind {
 	case metricNode:
-		i := g.slot[n.name]
+		i := g.slot(n.name)
 		return func(e *Env) float64 { return e.Values[e.Slots[i]] }
 	case unaryNode:
 		a := g.num(n.args[0])
 		return func(e *Env) float64 { return -a(e) }
-	case callNode: // abs is the only function so far
-		a := g.num(n.args[0])
-		return func(e *Env) float64 { return math.Abs(a(e)) }
+	case callNode:
+		return g.call(n)
 	}
 	a, b := g.num(n.args[0]), g.num(n.args[1])
 	switch n.op {
@@ -76,6 +78,50 @@ func (g *generator) num(n *node) numFunc {
 		return func(e *Env) float64 { return known(a(e) / b(e)) }
 	}
 	return func(e *Env) float64 { return math.Mod(a(e), b(e)) }
+}
+
+func (g *generator) call(n *node) numFunc {
+	f, use := n.fn, n.use
+	switch {
+	case f.number != nil:
+		a := g.num(n.args[0])
+		return func(e *Env) float64 { return f.number(a(e)) }
+	case f.wall != nil:
+		return func(e *Env) float64 {
+			t := time.Unix(0, e.Wall).UTC()
+			if e.Zone != nil {
+				t = t.In(e.Zone)
+			}
+			return float64(f.wall(t))
+		}
+	case f.window != nil:
+		of := f.window
+		return func(e *Env) float64 { return of(&e.Windows[e.WindowSlots[use]], e.Now) }
+	case f.ranks != nil:
+		q := n.num
+		return func(e *Env) float64 { return e.Windows[e.WindowSlots[use]].quantile(q, e.Now) }
+	case n.age:
+		i := g.slot(n.args[0].name)
+		return func(e *Env) float64 {
+			k := e.Slots[i]
+			if v := e.Values[k]; v != v {
+				return v
+			}
+			return float64(max(e.Now-e.Times[k], 0)) / 1e9
+		}
+	case n.args[0].kind == stringNode:
+		most := int64(n.num) // 0: however old
+		return func(e *Env) float64 {
+			f := &e.Feeds[e.FeedSlots[use]]
+			if most > 0 && e.Now-f.Time >= most {
+				return math.NaN()
+			}
+			return f.Value
+		}
+	case len(n.args) == 2:
+		return func(e *Env) float64 { return e.Windows[e.WindowSlots[use]].last(e.Now) }
+	}
+	return g.num(n.args[0])
 }
 
 func (g *generator) cond(n *node) condFunc {
@@ -111,7 +157,7 @@ func (g *generator) cond(n *node) condFunc {
 		}
 	}
 	if c, ok := fold(n.args[1]); ok && n.args[0].kind == metricNode {
-		return threshold(n.op, g.slot[n.args[0].name], c)
+		return threshold(n.op, g.slot(n.args[0].name), c)
 	}
 	return compare(n.op, g.num(n.args[0]), g.num(n.args[1]))
 }
@@ -234,6 +280,10 @@ func either(a, b numFunc) numFunc {
 	return a
 }
 
+// mentionsMetric tells whether a metric of the device itself is in the subtree.
 func mentionsMetric(n *node) bool {
+	if n.kind == callNode && len(n.args) > 0 && n.args[0].kind == stringNode {
+		return false
+	}
 	return n.kind == metricNode || slices.ContainsFunc(n.args, mentionsMetric)
 }

@@ -28,6 +28,10 @@ type node struct {
 	name     string // of metrics and calls; the text of durations and strings
 	num      float64
 	args     []*node
+
+	fn  *function // of a checked call
+	use int       // of a checked call: its place in uses.windows or uses.feeds
+	age bool      // a checked call of age
 }
 
 func (n *node) errorf(format string, args ...any) *Error {

@@ -60,9 +60,12 @@ func NewWindow(use WindowUse) Window {
 	return w
 }
 
-// Add takes a point with event time t, which is not before the newest one's, at the engine's time now.
+// Add takes a point with event time t at the engine's time now. A t before the newest point's counts as that.
 func (w *Window) Add(t, now int64, v float64) {
 	v += 0 // -0 becomes 0, so that equal values are equal bytes
+	if w.n > 0 {
+		t = max(t, w.at(w.n-1).t1)
+	}
 	oldest := before(t, w.span)
 	w.seen = now
 	w.expire(oldest)
@@ -82,13 +85,13 @@ func (w *Window) Add(t, now int64, v float64) {
 	*w.at(w.n - 1) = slot{t0: t, t1: t, first: v, last: v, min: v, max: v, sum: v, n: 1}
 }
 
+// expire drops what left the window. When that leaves it half empty, points are kept one by one again.
 func (w *Window) expire(oldest int64) {
 	for w.n > 0 && w.slots[w.head].t1 <= oldest {
 		w.head = (w.head + 1) & (len(w.slots) - 1)
-		w.n--
-	}
-	if w.n < maxSlots/2 {
-		w.dense = false
+		if w.n--; w.n < maxSlots/2 {
+			w.dense = false
+		}
 	}
 }
 
@@ -327,7 +330,7 @@ func (w *Window) Restore(d *telemetry.Decoder) bool {
 	w.seen = d.Varint()
 	dense := d.Byte()
 	n := d.Count(11)
-	if dense > 1 || n > maxSlots || dense == 1 && n < maxSlots/2 {
+	if dense > 1 || n > maxSlots || dense == 1 && n == 0 {
 		return false
 	}
 	w.dense = dense == 1
