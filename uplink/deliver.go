@@ -11,6 +11,11 @@ import (
 // step tries the piece on top of the work and does what the answer asks for. It returns errors of our own disk and
 // of ctx, never the destination's.
 func (f *Forwarder) step(ctx context.Context) error {
+	if f.o.Whole && f.failures > 0 && len(f.work) == 1 {
+		if err := f.topUp(); err != nil {
+			return err
+		}
+	}
 	p := f.top()
 	if f.o.RetryFor > 0 {
 		if err := f.expire(ctx, p); err != nil || len(p.recs) == 0 {
@@ -27,6 +32,12 @@ func (f *Forwarder) step(ctx context.Context) error {
 	}
 	if e == nil {
 		return f.accepted(ctx, p)
+	}
+	if e.Kind == KindPartial && e.Taken > 0 {
+		if e.Taken < len(p.recs) {
+			f.split(e.Taken)
+		}
+		return f.accepted(ctx, f.top())
 	}
 	switch e.Kind {
 	case KindRejected:
@@ -50,11 +61,27 @@ func (f *Forwarder) step(ctx context.Context) error {
 		}
 	}
 	f.failures++
-	if e.Status == 0 && len(p.recs) > 1 && (timedOut(e) || f.failures%2 == 0) {
+	if e.Status == 0 && len(p.recs) > 1 && !f.o.Whole && (timedOut(e) || f.failures%2 == 0) {
 		// A link too slow for the batch would fail for ever; one that was down starts again gently.
 		f.shrink(min(f.limit, len(p.recs))/2, 1)
 	}
 	return f.wait(ctx, BackingOff, e, f.backoff(e))
+}
+
+// topUp adds to the only piece of work what was put since it was read.
+func (f *Forwarder) topUp() error {
+	n := len(f.hand)
+	if n >= f.o.BatchRecords || len(f.lanes) > 1 { // with a ladder a hand stays small while the destination is away
+		return nil
+	}
+	hand, err := f.read.read(f.hand, f.o.BatchRecords, f.o.BatchBytes)
+	if err != nil || len(hand) == n {
+		return err
+	}
+	f.hand, f.fate = hand, append(f.fate, make([]fate, len(hand)-n)...)
+	p := f.top()
+	p.recs = append(p.recs[:len(p.recs):len(p.recs)], hand[n:]...)
+	return nil
 }
 
 func (f *Forwarder) top() *piece { return &f.work[len(f.work)-1] }
@@ -81,7 +108,9 @@ func (f *Forwarder) attempt(ctx context.Context, recs []Record) *Error {
 	if !errors.As(err, &e) {
 		e = TransportError(err)
 	}
-	if ctx.Err() == nil {
+	if e.Kind == KindPartial {
+		f.status.attempt("ok", time.Since(start))
+	} else if ctx.Err() == nil {
 		f.status.attempt(e.Kind.String(), time.Since(start))
 	}
 	return e
@@ -248,12 +277,17 @@ func (f *Forwarder) putQuarantine(ctx context.Context, r Record, reason, detail 
 	if f.o.Describe != nil {
 		item.Points = f.o.Describe(r)
 	}
+	if f.out.name != "" {
+		item.Topic = f.out.name
+	}
 	f.unsynced = true
 	return f.untilStored(ctx, func() error { return f.o.Quarantine.Put(r.Cause, item) })
 }
 
 // untilStored repeats a write to the quarantine that the disk does not take: without it nothing may be acknowledged.
 func (f *Forwarder) untilStored(ctx context.Context, write func() error) error {
+	f.storing = true
+	defer func() { f.storing = false }()
 	for {
 		err := write()
 		if err == nil {
@@ -311,20 +345,43 @@ func (f *Forwarder) wait(ctx context.Context, s State, e *Error, d time.Duration
 	if f.status.failed(s, e, d) {
 		f.o.Log.Warn("destination does not take records", "destination", f.o.Name, "state", s.String(), "err", e)
 	}
-	var over <-chan time.Time
+	if f.wanted() {
+		f.recall, f.rest = true, time.Time{}
+		if d > 0 {
+			f.rest = time.Now().Add(d)
+		}
+		return nil
+	}
+	var over, look <-chan time.Time
+	if len(f.lanes) > 1 {
+		t := time.NewTicker(lookEvery)
+		defer t.Stop()
+		look = t.C
+	}
 	if d > 0 {
 		t := time.NewTimer(d)
 		defer t.Stop()
 		over = t.C
 	}
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-over:
-	case <-f.kick:
-		f.failures = 0
+	until := time.Now().Add(d)
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-over:
+		case <-look:
+			if !f.wanted() {
+				continue
+			}
+			f.recall, f.rest = true, time.Time{}
+			if d > 0 {
+				f.rest = until
+			}
+		case <-f.kick:
+			f.failures = 0
+		}
+		return nil
 	}
-	return nil
 }
 
 // backoff is the wait after the latest failure: what the destination asked for and up to a tenth more, or a random share, from

@@ -26,9 +26,10 @@ const (
 	KindRejected             // the destination will never take some of these records: find them, quarantine them
 	KindTooLarge             // fewer records at once
 	KindGone                 // the destination asked not to be called again
+	KindPartial              // no failure: the destination holds the first Taken records, the others were not tried
 )
 
-var kindNames = [...]string{"retry", "config", "rejected", "too_large", "gone"}
+var kindNames = [...]string{"retry", "config", "rejected", "too_large", "gone", "partial"}
 
 // String is the kind as it stands in metrics.
 func (k Kind) String() string {
@@ -54,6 +55,7 @@ type Error struct {
 	// Refused, with KindRejected, names the records at fault: those are quarantined and the others delivered again, without
 	// a search. Empty when only the destination knows.
 	Refused []Refused
+	Taken   int   // with KindPartial: how many of the first records are delivered, at least 1
 	Err     error // cause, may be nil
 }
 

@@ -31,28 +31,40 @@ type ForwarderOptions struct {
 	// quarantine together. 1,000.
 	SearchRequests int
 
+	// Whole hands the sink as many records as there are, up to the batch: a batch that failed takes in what was put since and is
+	// never made smaller because the way is slow. For sinks that take records one by one, see KindPartial.
+	Whole bool
+
 	Rand func() float64 // [0, 1), for jitter; nil: the runtime's
 	Log  *slog.Logger   // nil: none
 }
 
-// Forwarder drains one outbox into one sink, in order, one request at a time.
+// Forwarder drains one outbox into one sink, one request at a time. Each tier of the outbox is drained in order; the live one
+// takes turns with the deepest that holds anything, so that live data flows while a backlog drains.
 type Forwarder struct {
 	o    ForwarderOptions
-	out  *Outbox
+	root *Outbox
 	sink Sink
 	kick chan struct{} // 1: try now; more signals merge
 
 	// Run's own.
-	read     *reader
-	hand     []Record // read and not acknowledged, in order
-	fate     []fate   // what became of each
-	work     []piece  // what is still to be delivered, the next one last
-	limit    int      // records per request at the moment; shrinks when requests fail for their size or slowness
-	grow     int      // successes at the limit until it doubles
-	growEach int      // how many that takes
-	failures int      // in a row
-	searched int      // requests spent on this hand's refusals
-	unsynced bool     // the quarantine holds items that are not durable yet
+	lanes    []*reader // of the outbox's tiers, the live one first
+	out      *Outbox   // the tier that the hand is from
+	read     *reader   // its reader
+	backlog  bool      // the last hand was not from the live tier
+	recall   bool      // the hand must be given back, so that records can be merged
+	rest     time.Time // after that: when to try again
+	stuck    bool      // records could not be merged last time
+	storing  bool      // something is on its way into the quarantine
+	hand     []Record  // read and not acknowledged, in order
+	fate     []fate    // what became of each
+	work     []piece   // what is still to be delivered, the next one last
+	limit    int       // records per request at the moment; shrinks when requests fail for their size or slowness
+	grow     int       // successes at the limit until it doubles
+	growEach int       // how many that takes
+	failures int       // in a row
+	searched int       // requests spent on this hand's refusals
+	unsynced bool      // the quarantine holds items that are not durable yet
 
 	status statusKeeper
 }
@@ -93,7 +105,7 @@ func NewForwarder(out *Outbox, sink Sink, o ForwarderOptions) (*Forwarder, error
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	f := &Forwarder{o: o, out: out, sink: sink, kick: make(chan struct{}, 1)}
+	f := &Forwarder{o: o, root: out, out: out, sink: sink, kick: make(chan struct{}, 1)}
 	f.status.init()
 	return f, nil
 }
@@ -117,9 +129,12 @@ func (f *Forwarder) Retry() {
 // returns an error only when the outbox was closed under it.
 func (f *Forwarder) Run(ctx context.Context) error {
 	f.begin()
-	defer f.read.close()
+	defer f.end()
 	defer f.status.set(Idle)
 	for {
+		if err := f.degrade(ctx); err != nil {
+			return f.stopped(ctx, err)
+		}
 		err := f.fill(ctx)
 		if err != nil && ctx.Err() == nil && !errors.Is(err, seglog.ErrClosed) {
 			// A device error may go away; what is behind it stays where it is.
@@ -132,25 +147,52 @@ func (f *Forwarder) Run(ctx context.Context) error {
 		if err != nil {
 			return f.stopped(ctx, err)
 		}
-		f.status.set(Sending)
-		f.searched = 0
-		f.work = append(f.work[:0], piece{recs: f.hand})
-		for len(f.work) > 0 {
-			if err := f.step(ctx); err != nil {
-				return f.stopped(ctx, err)
-			}
+		if err := f.deliver(ctx); err != nil {
+			return f.stopped(ctx, err)
 		}
 	}
 }
 
+// deliver works until every record of the hand has found its place, or the hand is wanted back.
+func (f *Forwarder) deliver(ctx context.Context) error {
+	if f.failures == 0 {
+		f.status.set(Sending)
+	}
+	f.searched = 0
+	f.work = append(f.work[:0], piece{recs: f.hand})
+	for len(f.work) > 0 && !f.recall {
+		if err := f.step(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (f *Forwarder) begin() {
-	f.read = f.out.reader()
+	f.lanes = f.lanes[:0]
+	for _, t := range f.root.tiers {
+		f.lanes = append(f.lanes, t.reader())
+	}
+	f.read, f.out = f.lanes[0], f.root
 	f.hand, f.fate, f.work = nil, nil, nil
 	f.limit, f.failures, f.unsynced = f.o.BatchRecords, 0, false
+	f.backlog, f.recall, f.rest, f.stuck = false, false, time.Time{}, false
+}
+
+func (f *Forwarder) end() {
+	for _, r := range f.lanes {
+		r.close()
+	}
+}
+
+func (f *Forwarder) idle() {
+	for _, r := range f.lanes {
+		r.out.idle()
+	}
 }
 
 func (f *Forwarder) stopped(ctx context.Context, err error) error {
-	f.out.idle()
+	f.idle()
 	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		return nil
 	}
@@ -169,8 +211,7 @@ func (f *Forwarder) fill(ctx context.Context) error {
 		for i := range f.hand {
 			size += len(f.hand[i].Body)
 		}
-		var err error
-		if f.hand, err = f.read.read(f.hand, f.o.BatchRecords, f.o.BatchBytes-size); err != nil {
+		if err := f.next(n, size); err != nil {
 			return err
 		}
 		full := len(f.hand) >= f.o.BatchRecords || f.read.ahead.Body != nil
@@ -178,8 +219,10 @@ func (f *Forwarder) fill(ctx context.Context) error {
 			break
 		}
 		if len(f.hand) == 0 {
-			f.status.set(Idle)
-			f.out.idle()
+			if f.failures == 0 {
+				f.status.set(Idle)
+			}
+			f.idle()
 		} else if n == 0 {
 			t := time.NewTimer(f.o.Linger)
 			defer t.Stop()
@@ -188,9 +231,11 @@ func (f *Forwarder) fill(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-f.out.wake:
+		case <-f.root.wake:
 			continue
 		case <-linger:
+		case <-f.unfinished():
+			return nil // with an empty hand
 		}
 		break
 	}

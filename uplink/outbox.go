@@ -11,6 +11,7 @@ import (
 
 	"sluice/gateway/seglog"
 	"sluice/gateway/seglog/fsys"
+	"sluice/uplink/condense"
 )
 
 // WhenFull says what an outbox does at its bound.
@@ -21,8 +22,8 @@ const (
 	Refuse WhenFull = "refuse"
 	// DropOldest sheds the oldest whole segments, counted to the record.
 	DropOldest WhenFull = "drop_oldest"
-	// Degrade merges the oldest aggregates into longer windows before anything is dropped. This version does not merge: it says so
-	// in the log when the outbox is opened, and sheds as DropOldest does.
+	// Degrade merges the oldest points into longer windows before anything is dropped, see OutboxOptions.Ladder; what does not fit
+	// even so is shed, the oldest first. Without a ladder it is DropOldest.
 	Degrade WhenFull = "degrade"
 )
 
@@ -36,6 +37,13 @@ type OutboxOptions struct {
 	SegmentBytes int64   // 16 MiB, less where MaxBytes is small
 	MaxBytes     int64   // bound on disk, at least 512 KiB; 0: none but the disk
 	WhenFull     WhenFull
+	// Ladder are the windows that Degrade merges into, ascending, each a multiple of the one before.
+	Ladder []time.Duration
+	// Horizon, with Degrade, is how long after a point was put a corrected version of it may still be put: the longest window +
+	// grace + lateness of any source. What is younger is not merged.
+	Horizon time.Duration
+	// Readings tells Degrade what points without a window are; nil: none are readings.
+	Readings condense.Policy
 	// CursorEvery is the least time between two stores of the cursor. 0: after every acknowledgement, as webhooks want
 	// it; a store is not synced, so it costs a write to the page cache.
 	CursorEvery time.Duration
@@ -71,6 +79,8 @@ type Outbox struct {
 	oldest     int64
 	sheds      []Shed // to be told once mu is free
 	closed     bool
+
+	tier
 }
 
 // recordHead stands before each body: LSN u64, ordinal u32, little-endian. recordOnDisk is about what a record takes beside
@@ -96,9 +106,7 @@ func OpenOutbox(dir string, o OutboxOptions) (*Outbox, error) {
 	switch o.WhenFull {
 	case "":
 		o.WhenFull = DropOldest
-	case Degrade:
-		o.Log.Warn("this version does not degrade: past its bound the outbox sheds its oldest records, counted", "outbox", dir)
-	case Refuse, DropOldest:
+	case Refuse, DropOldest, Degrade:
 	default:
 		return nil, fmt.Errorf("open outbox %s: when_full: want refuse, drop_oldest or degrade, got %q", dir, o.WhenFull)
 	}
@@ -108,10 +116,27 @@ func OpenOutbox(dir string, o OutboxOptions) (*Outbox, error) {
 	if o.MaxBytes > 0 {
 		o.MaxBytes = max(o.MaxBytes, minOutbox)
 		o.SegmentBytes = min(o.SegmentBytes, o.MaxBytes/8)
+		if o.WhenFull == Degrade {
+			o.SegmentBytes = min(o.SegmentBytes, o.MaxBytes/32) // several tiers share the bound
+		}
 	}
 	if o.FS == nil {
 		o.FS = fsys.OS{}
 	}
+	b, err := openOutbox(dir, o)
+	if err != nil {
+		return nil, err
+	}
+	b.root, b.tiers = b, []*Outbox{b}
+	if err := b.openTiers(); err != nil {
+		b.Close()
+		return nil, err
+	}
+	return b, nil
+}
+
+// openOutbox opens one tier.
+func openOutbox(dir string, o OutboxOptions) (*Outbox, error) {
 	b := &Outbox{o: o, dir: dir, wake: make(chan struct{}, 1), room: make(chan struct{}, 1)}
 	if err := b.open(); err != nil {
 		if b.slots != nil {
@@ -160,16 +185,8 @@ func (b *Outbox) open() (err error) {
 	}
 	// Acknowledged segments are deleted only once the cursor is synced, shed ones once the rest is: whatever else is missing below
 	// the first record was shed, in the forwarder's hands or not.
-	b.leased = b.pos.next
-	first := uint64(b.log.First())
-	b.shedTo = first
-	if first > b.pos.next {
-		lost := first - b.pos.next - b.pos.inHoles(first)
-		b.pos.shed[ShedFull] += lost
-		b.pos.next, b.pos.holes = first, nil
-		b.leased = first
-		b.noteShed(Shed{Count: lost, Reason: ShedFull})
-	}
+	b.shedTo = uint64(b.log.First())
+	b.forgetHand()
 	b.dirty = true
 	if _, err := b.trim(); err != nil {
 		return err
@@ -181,6 +198,21 @@ func (b *Outbox) open() (err error) {
 		signal(b.wake)
 	}
 	return nil
+}
+
+// forgetHand takes records back that a forwarder had read. Those that are no longer on disk were shed meanwhile.
+func (b *Outbox) forgetHand() {
+	b.leased = b.pos.next
+	first := uint64(b.log.First())
+	if first <= b.pos.next {
+		return
+	}
+	lost := first - b.pos.next - b.pos.inHoles(first)
+	b.pos.shed[ShedFull] += lost
+	b.pos.next, b.pos.holes = first, nil
+	b.leased = first
+	b.dirty = true
+	b.noteShed(Shed{Count: lost, Reason: ShedFull})
 }
 
 // causeAt reads the head of the first record at or after lsn.
@@ -229,7 +261,7 @@ func (b *Outbox) put(cause Cause, typ byte, body []byte) error {
 		if int64(size) > b.o.MaxBytes/2 {
 			return seglog.ErrTooLarge
 		}
-		for b.diskBytes+b.onDisk(b.unflushed+size) > b.o.MaxBytes {
+		for b.diskBytes+b.deep.Load()+b.onDisk(b.unflushed+size) > b.o.MaxBytes-b.reserve {
 			if err := b.makeRoom(); err != nil {
 				return err
 			}
@@ -276,6 +308,12 @@ func (b *Outbox) makeRoom() error {
 	}
 	if b.o.WhenFull == Refuse {
 		return ErrFull
+	}
+	if freed, err := b.shedDeepest(); err != nil || freed {
+		return err
+	}
+	if b.pinned {
+		return ErrFull // for as long as the batch takes
 	}
 	return b.shedOldest()
 }
@@ -343,19 +381,29 @@ type Counters struct {
 	Pending   uint64
 	Delivered uint64
 	Rejected  uint64 // in the quarantine
+	Degraded  uint64 // no longer records of their own: merged into others that are counted here
 	Shed      [numShedReasons]uint64
 }
 
 // Counters returns the conserved counters, kept over restarts.
 func (b *Outbox) Counters() Counters {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.counters()
+	if len(b.tiers) > 1 {
+		return b.sum()
+	}
+	return b.own()
 }
 
-func (b *Outbox) counters() Counters {
-	c := Counters{Pending: b.pending(), Delivered: b.pos.delivered, Rejected: b.pos.rejected, Shed: b.pos.shed}
-	c.Enqueued = c.Pending + c.Delivered + c.Rejected
+// own counts this tier's records alone.
+func (b *Outbox) own() Counters {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.count()
+}
+
+// count is own for a caller who holds mu.
+func (b *Outbox) count() Counters {
+	c := Counters{Pending: b.pending(), Delivered: b.pos.delivered, Rejected: b.pos.rejected, Degraded: b.pos.degraded, Shed: b.pos.shed}
+	c.Enqueued = c.Pending + c.Delivered + c.Rejected + c.Degraded
 	for _, n := range c.Shed {
 		c.Enqueued += n
 	}
@@ -368,17 +416,31 @@ func (b *Outbox) pending() uint64 {
 
 // Bytes is the outbox's size on disk; OldestTime the journal time of its oldest undelivered record, 0 when there is none;
 // Skipped how many Puts were replays since it was opened; DeviceBytes what was written to its files since.
-func (b *Outbox) Bytes() int64       { return b.log.Bytes() }
-func (b *Outbox) DeviceBytes() int64 { return b.log.DeviceBytes() }
+func (b *Outbox) Bytes() (n int64) {
+	for _, t := range b.tiers {
+		n += t.log.Bytes()
+	}
+	return n
+}
+
+// DeviceBytes: see Bytes.
+func (b *Outbox) DeviceBytes() (n int64) {
+	for _, t := range b.tiers {
+		n += t.log.DeviceBytes()
+	}
+	return n
+}
 
 // OldestTime: see Bytes.
-func (b *Outbox) OldestTime() int64 {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.pending() == 0 {
-		return 0
+func (b *Outbox) OldestTime() (oldest int64) {
+	for _, t := range b.tiers {
+		t.mu.Lock()
+		if t.pending() > 0 && (oldest == 0 || t.oldest < oldest) {
+			oldest = t.oldest
+		}
+		t.mu.Unlock()
 	}
-	return b.oldest
+	return oldest
 }
 
 // Skipped: see Bytes.
@@ -389,15 +451,17 @@ func (b *Outbox) Skipped() uint64 {
 }
 
 // Close stores the cursor, commits the log and closes the files. End the Forwarder first.
-func (b *Outbox) Close() error {
+func (b *Outbox) Close() (err error) {
+	for i := len(b.tiers) - 1; i > 0; i-- {
+		err = errors.Join(err, b.tiers[i].Close())
+	}
 	b.mu.Lock()
 	defer b.unlock()
 	if b.closed {
-		return nil
+		return err
 	}
 	b.closed = true
-	err := b.save(false)
-	return errors.Join(err, b.log.Close(), b.slots.Close())
+	return errors.Join(err, b.save(false), b.log.Close(), b.slots.Close())
 }
 
 // signal sets a merged wake-up.

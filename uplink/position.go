@@ -34,22 +34,26 @@ type Shed struct {
 
 // position is the cursor together with the counters that must agree with it. It is stored as one value:
 //
-//	version 1 | next | acked LSN, ordinal, time (zigzag) | delivered | rejected | n shed {count} | n holes {from, to - from}
+//	version 2 | next | acked LSN, ordinal, time (zigzag) | delivered | rejected | n shed {count} | n holes {from, to - from}
+//	| degraded | tried | tried time (zigzag)
 //
-// all unsigned varints unless said otherwise. seglog.Slots adds generation and checksum.
+// all unsigned varints unless said otherwise. Version 1 has no last line. seglog.Slots adds generation and checksum.
 type position struct {
 	next      uint64 // the oldest record that is not accounted for
 	acked     Cause  // of the last record that is
 	delivered uint64
 	rejected  uint64
 	shed      [numShedReasons]uint64
+	degraded  uint64 // merged into records of a deeper tier
+	tried     uint64 // records below may have reached the destination; only where records can be merged
+	triedTime int64  // the latest journal time of those known
 	holes     []span // shed already, behind records that are still in the forwarder's hands; ascending, apart, all above next
 }
 
 // span is the records [from, to).
 type span struct{ from, to uint64 }
 
-const positionVersion = 1
+const positionVersion = 2
 
 func (p *position) append(b []byte) []byte {
 	b = append(b, positionVersion)
@@ -68,15 +72,18 @@ func (p *position) append(b []byte) []byte {
 		b = binary.AppendUvarint(b, h.from)
 		b = binary.AppendUvarint(b, h.to-h.from)
 	}
-	return b
+	b = binary.AppendUvarint(b, p.degraded)
+	b = binary.AppendUvarint(b, p.tried)
+	return binary.AppendVarint(b, p.triedTime)
 }
 
 var errPosition = errors.New("cursor is damaged or from a newer version")
 
 func parsePosition(b []byte) (p position, err error) {
-	if len(b) == 0 || b[0] != positionVersion {
+	if len(b) == 0 || b[0] == 0 || b[0] > positionVersion {
 		return p, errPosition
 	}
+	version := b[0]
 	b = b[1:]
 	bad := false
 	uvarint := func() uint64 {
@@ -88,15 +95,20 @@ func parsePosition(b []byte) (p position, err error) {
 		b = b[n:]
 		return v
 	}
+	varint := func() int64 {
+		v, n := binary.Varint(b)
+		if n <= 0 {
+			bad, b = true, nil
+			return 0
+		}
+		b = b[n:]
+		return v
+	}
 	p.next = uvarint()
 	p.acked.LSN = uvarint()
 	ordinal := uvarint()
 	p.acked.Ordinal = uint32(ordinal)
-	t, n := binary.Varint(b)
-	if n <= 0 {
-		return p, errPosition
-	}
-	p.acked.Time, b = t, b[n:]
+	p.acked.Time = varint()
 	p.delivered, p.rejected = uvarint(), uvarint()
 	if uvarint() != uint64(len(p.shed)) {
 		return p, errPosition
@@ -113,6 +125,9 @@ func parsePosition(b []byte) (p position, err error) {
 		}
 		last = h.to
 		p.holes = append(p.holes, h)
+	}
+	if version > 1 {
+		p.degraded, p.tried, p.triedTime = uvarint(), uvarint(), varint()
 	}
 	if bad || len(b) != 0 || p.next == 0 || ordinal > math.MaxUint32 {
 		return p, errPosition
@@ -162,6 +177,7 @@ func (b *Outbox) ack(last uint64, c Cause, n outcome, bytes int, oldest int64) e
 	b.noteShed(Shed{Count: n.expired, From: c.Time, To: c.Time, Reason: ShedExpired})
 	b.noteShed(Shed{Count: passed - known, From: p.acked.Time, To: c.Time, Reason: ShedDamaged})
 	p.acked = c
+	p.triedTime = max(p.triedTime, c.Time)
 	p.advance(last + 1)
 	b.leased = max(b.leased, p.next)
 	b.dirty = true
@@ -211,6 +227,7 @@ func (b *Outbox) trim() (freed bool, err error) {
 	}
 	before := b.log.Segments()
 	b.ackedBytes, b.trimmedTo = 0, b.pos.next
+	defer b.measure()
 	if err := b.log.TrimBefore(seglog.LSN(b.pos.next)); err != nil {
 		return false, fmt.Errorf("trim: %w", err)
 	}

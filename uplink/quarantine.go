@@ -32,7 +32,7 @@ type Item struct {
 	Reason  string // a word from a small set, as in sluice_quarantined_total
 	Detail  string // the server's or the decoder's words
 	Source  string // the source, or the destination that refused
-	Topic   string
+	Topic   string // of the message; with StageSink the outbox's tier, "" for the live one
 	Type    byte   // the record's type with StageSink, else 0
 	Payload []byte // the message's payload, or the record's body
 	Points  string // the record as the destination would have seen it, for people
@@ -70,12 +70,15 @@ const (
 	quarantineFree   byte = 2
 )
 
-// producer is who put an item: causes grow per producer.
-func producer(stage Stage, source string) string {
-	if stage == StageSink {
-		return "sink/" + source
+// producer is who put an item: causes grow per producer. The tiers of an outbox number their records each for itself.
+func (it *Item) producer() string {
+	switch {
+	case it.Stage != StageSink:
+		return "pipeline"
+	case it.Topic != "":
+		return "sink/" + it.Source + "/" + it.Topic
 	}
-	return "pipeline"
+	return "sink/" + it.Source
 }
 
 // OpenQuarantine opens or creates the quarantine in dir.
@@ -124,7 +127,7 @@ func (q *Quarantine) open() (err error) {
 	}
 	q.diskBytes = q.log.DiskBytes()
 	return q.Each(uint64(q.stored)+1, func(it Item) bool {
-		if p := producer(it.Stage, it.Source); it.Cause.After(q.held[p]) {
+		if p := it.producer(); it.Cause.After(q.held[p]) {
 			q.held[p] = it.Cause
 		}
 		return true
@@ -186,7 +189,7 @@ func (q *Quarantine) Put(cause Cause, it Item) error {
 func (q *Quarantine) put(cause Cause, it *Item) error {
 	typ, from := quarantineFree, ""
 	if cause.LSN != 0 {
-		typ, from = quarantineCaused, producer(it.Stage, it.Source)
+		typ, from = quarantineCaused, it.producer()
 		if !cause.After(q.held[from]) {
 			q.skipped++
 			return nil

@@ -86,6 +86,7 @@ func (r *reader) read(batch []Record, maxRecords, maxBytes int) ([]Record, error
 	if got > 0 {
 		b.leased = r.next
 	}
+	b.try()
 	var shedFrom int64
 	if r.ahead.Body != nil {
 		shedFrom = r.ahead.Time

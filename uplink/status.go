@@ -61,6 +61,7 @@ type Status struct {
 	ETA         time.Duration // until the backlog is gone at that rate if nothing is added; 0: none or not known
 	EndToEnd    Histogram
 	Requests    time.Duration // spent waiting for answers, since start
+	Tiers       []TierStatus  // the live records and those merged into longer windows
 }
 
 // rateWindow is the time constant of the delivery rate.
@@ -152,10 +153,11 @@ func (f *Forwarder) Status() Status {
 	f.status.mu.Unlock()
 
 	s.Name = f.o.Name
-	s.Counters = f.out.Counters()
-	s.Bytes = f.out.Bytes()
-	s.OldestTime = f.out.OldestTime()
-	s.Skipped = f.out.Skipped()
+	s.Counters = f.root.Counters()
+	s.Bytes = f.root.Bytes()
+	s.OldestTime = f.root.OldestTime()
+	s.Tiers = f.root.Tiers()
+	s.Skipped = f.root.Skipped()
 	if s.Pending > 0 && s.Rate > 0.01 {
 		s.ETA = time.Duration(min(float64(s.Pending)/s.Rate, 1e9) * float64(time.Second))
 	}

@@ -2,10 +2,10 @@
 // each destination, a Forwarder that drains it in order through a Sink, and a Quarantine for what was refused.
 //
 // Nothing leaves an Outbox before the destination has said that it holds it, or before it stands in the Quarantine, or in the
-// counters with the reason why not: enqueued = delivered + pending + rejected + shed holds at every moment and over
-// restarts. One request is in flight per destination, so a correction is never overtaken by the version it replaces.
+// counters with the reason why not: enqueued = delivered + pending + rejected + degraded + shed holds at every moment and over
+// restarts. Degraded are those merged into longer windows when the disk's bound came near, see ladder.go. One request is in flight per destination, so a correction is never overtaken by the version it replaces.
 //
-// The package never decodes what it carries (sinks do), never reads a clock to decide what is delivered, and knows neither rules nor
+// The package never decodes what it carries (sinks do, and package condense, which merges points), never reads a clock to decide what is delivered, and knows neither rules nor
 // MQTT. It starts no goroutines: the program runs each Forwarder's Run.
 package uplink
 

@@ -20,6 +20,8 @@ type Notification struct {
 	GroupKey    string // "": made from GroupLabels
 	GroupLabels map[string]string
 	ExternalURL string // where people find the gateway
+	Gateway     string // its id
+	Reason      string // changed, repeated, escalated or digest; "": changed
 	Alerts      []Alert
 }
 
@@ -45,6 +47,8 @@ type storedNotification struct {
 	GroupKey    string            `json:"group_key"`
 	GroupLabels map[string]string `json:"group_labels"`
 	ExternalURL string            `json:"external_url,omitempty"`
+	Gateway     string            `json:"gateway,omitempty"`
+	Reason      string            `json:"reason,omitempty"`
 	Alerts      []storedAlert     `json:"alerts"`
 }
 
@@ -67,27 +71,43 @@ func (n *Notification) Marshal() ([]byte, error) {
 		return nil, errors.New("notification without an id: a receiver could not recognise a repeated delivery")
 	}
 	s := storedNotification{Version: storedVersion, ID: n.ID, Receiver: n.Receiver, Status: n.Status, GroupKey: n.GroupKey,
-		GroupLabels: n.GroupLabels, ExternalURL: n.ExternalURL, Alerts: make([]storedAlert, len(n.Alerts))}
-	firing := false
+		GroupLabels: n.GroupLabels, ExternalURL: n.ExternalURL, Gateway: n.Gateway, Reason: n.Reason, Alerts: make([]storedAlert, len(n.Alerts))}
+	n.complete()
+	s.Status, s.GroupKey = n.Status, n.GroupKey
 	for i := range n.Alerts {
 		a := &n.Alerts[i]
-		firing = firing || a.Status == "firing"
 		s.Alerts[i] = storedAlert{Status: a.Status, Labels: a.Labels, Annotations: a.Annotations, StartsAt: nanos(a.StartsAt),
 			EndsAt: nanos(a.EndsAt), Fingerprint: a.Fingerprint, GeneratorURL: a.GeneratorURL}
 		if v := a.Value; !math.IsNaN(v) && !math.IsInf(v, 0) {
 			s.Alerts[i].Value = &v
 		}
 	}
-	if s.Status == "" {
-		s.Status = "resolved"
-		if firing {
-			s.Status = "firing"
+	return json.Marshal(&s)
+}
+
+// complete fills in what follows from the rest.
+func (n *Notification) complete() {
+	if n.Status == "" {
+		n.Status = "resolved"
+		if slices.ContainsFunc(n.Alerts, func(a Alert) bool { return a.Status == "firing" }) {
+			n.Status = "firing"
 		}
 	}
-	if s.GroupKey == "" {
-		s.GroupKey = groupKey(s.GroupLabels)
+	if n.GroupKey == "" {
+		n.GroupKey = groupKey(n.GroupLabels)
 	}
-	return json.Marshal(&s)
+}
+
+// time is when the newest of its transitions came about.
+func (n *Notification) time() (t time.Time) {
+	for i := range n.Alerts {
+		for _, at := range [...]time.Time{n.Alerts[i].StartsAt, n.Alerts[i].EndsAt} {
+			if at.After(t) {
+				t = at
+			}
+		}
+	}
+	return t
 }
 
 // Parse reads what Marshal wrote.
@@ -100,7 +120,7 @@ func Parse(b []byte) (*Notification, error) {
 		return nil, fmt.Errorf("notification record: version %d, id %q", s.Version, s.ID)
 	}
 	n := &Notification{ID: s.ID, Receiver: s.Receiver, Status: s.Status, GroupKey: s.GroupKey, GroupLabels: s.GroupLabels,
-		ExternalURL: s.ExternalURL, Alerts: make([]Alert, len(s.Alerts))}
+		ExternalURL: s.ExternalURL, Gateway: s.Gateway, Reason: s.Reason, Alerts: make([]Alert, len(s.Alerts))}
 	for i := range s.Alerts {
 		a := &s.Alerts[i]
 		n.Alerts[i] = Alert{Status: a.Status, Labels: a.Labels, Annotations: a.Annotations, StartsAt: moment(a.StartsAt),
@@ -137,46 +157,6 @@ func groupKey(labels map[string]string) string {
 		names[i] = name + "=" + strconv.Quote(labels[name])
 	}
 	return "{}:{" + strings.Join(names, ", ") + "}"
-}
-
-// The body of Alertmanager's webhook receiver, version 4: https://prometheus.io/docs/alerting/latest/configuration/#webhook_config
-type alertmanagerBody struct {
-	Receiver          string              `json:"receiver"`
-	Status            string              `json:"status"`
-	Alerts            []alertmanagerAlert `json:"alerts"`
-	GroupLabels       map[string]string   `json:"groupLabels"`
-	CommonLabels      map[string]string   `json:"commonLabels"`
-	CommonAnnotations map[string]string   `json:"commonAnnotations"`
-	ExternalURL       string              `json:"externalURL"`
-	Version           string              `json:"version"`
-	GroupKey          string              `json:"groupKey"`
-	TruncatedAlerts   uint64              `json:"truncatedAlerts"`
-}
-
-type alertmanagerAlert struct {
-	Status       string            `json:"status"`
-	Labels       map[string]string `json:"labels"`
-	Annotations  map[string]string `json:"annotations"`
-	StartsAt     time.Time         `json:"startsAt"`
-	EndsAt       time.Time         `json:"endsAt"`
-	GeneratorURL string            `json:"generatorURL"`
-	Fingerprint  string            `json:"fingerprint"`
-}
-
-// alertmanager renders n. It depends on n alone, and encoding/json sorts the keys of maps, so every attempt has the same bytes.
-func alertmanager(n *Notification) ([]byte, error) {
-	b := alertmanagerBody{Receiver: n.Receiver, Status: n.Status, Alerts: make([]alertmanagerAlert, len(n.Alerts)),
-		GroupLabels: present(n.GroupLabels), ExternalURL: n.ExternalURL, Version: "4", GroupKey: n.GroupKey}
-	labels := make([]map[string]string, len(n.Alerts))
-	annotations := make([]map[string]string, len(n.Alerts))
-	for i := range n.Alerts {
-		a := &n.Alerts[i]
-		labels[i], annotations[i] = a.Labels, a.Annotations
-		b.Alerts[i] = alertmanagerAlert{Status: a.Status, Labels: present(a.Labels), Annotations: present(a.Annotations),
-			StartsAt: a.StartsAt, EndsAt: a.EndsAt, GeneratorURL: a.GeneratorURL, Fingerprint: a.Fingerprint}
-	}
-	b.CommonLabels, b.CommonAnnotations = common(labels), common(annotations)
-	return json.Marshal(&b)
 }
 
 // present makes an empty object out of nothing: receivers do not expect null.

@@ -1,6 +1,6 @@
-// Package webhook delivers notifications: Alertmanager's version 4 JSON with the headers of Standard Webhooks. It refuses to connect
-// to private addresses unless they are listed, follows no redirect, and uses no proxy. It never retries and starts no goroutines; the
-// Forwarder decides what happens after an error.
+// Package webhook delivers notifications, as Alertmanager's version 4 JSON, CloudEvents or by a template, with the headers of
+// Standard Webhooks. It refuses to connect to private addresses unless they are listed, follows no redirect, and uses no proxy. It
+// never retries and starts no goroutines; the Forwarder decides what happens after an error.
 package webhook
 
 import (
@@ -33,6 +33,10 @@ type Config struct {
 	Timeout time.Duration  // 10 s for connection, request and answer
 	Allow   []netip.Prefix // private and other special addresses that may be called all the same
 	TLS     *tls.Config    // nil: the system's roots, TLS 1.2 or later
+	Format  *Format        // nil: Alertmanager
+	// DigestAfter is how long a receiver must have been away before alerts that began and ended meanwhile are told in one
+	// notification, the digest. 0: each is told by itself.
+	DigestAfter time.Duration
 }
 
 // Sink is one receiver. Safe for concurrent use.
@@ -42,6 +46,8 @@ type Sink struct {
 	timeout time.Duration
 	client  *http.Client
 	dialer  *net.Dialer
+	format  *Format
+	digests digester
 }
 
 // New checks c and returns a Sink. It does not connect.
@@ -50,7 +56,10 @@ func New(c Config) (*Sink, error) {
 	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
 		return nil, errors.New(`webhook: url: want "https://host/path" or "http://host/path"`)
 	}
-	s := &Sink{url: c.URL, timeout: c.Timeout}
+	s := &Sink{url: c.URL, timeout: c.Timeout, format: c.Format, digests: digester{after: c.DigestAfter}}
+	if s.format == nil {
+		s.format = Alertmanager
+	}
 	if s.timeout == 0 {
 		s.timeout = 10 * time.Second
 	}
@@ -93,21 +102,36 @@ func parseSecret(s string) ([]byte, error) {
 	return key, nil
 }
 
-// Deliver implements uplink.Sink, one request a record.
+// Deliver implements uplink.Sink, one request a record: it takes the first and says so. Of a backlog that is old enough, all records
+// are taken at once, with what began and ended meanwhile in a digest.
 func (s *Sink) Deliver(ctx context.Context, recs []uplink.Record) error {
-	for i := range recs {
-		if err := s.deliver(ctx, i, &recs[i]); err != nil {
+	if list, n := s.digests.of(recs, time.Now()); list != nil {
+		err := s.digests.deliver(recs[:n], list, func(n *Notification) error { return s.send(ctx, n) })
+		if err != nil || n == len(recs) {
 			return err
 		}
+		return &uplink.Error{Kind: uplink.KindPartial, Taken: n}
 	}
-	return nil
+	n, err := parse(&recs[0])
+	if err != nil {
+		return refused("damaged", err)
+	}
+	if err := s.send(ctx, n); err != nil || len(recs) == 1 {
+		return err
+	}
+	return &uplink.Error{Kind: uplink.KindPartial, Taken: 1}
 }
 
-func (s *Sink) deliver(ctx context.Context, i int, r *uplink.Record) error {
-	n, body, err := render(r)
+// refused is the first record's fault.
+func refused(reason string, err error) error {
+	return &uplink.Error{Kind: uplink.KindRejected, Detail: err.Error(), Err: err, Refused: []uplink.Refused{{Reason: reason, Detail: err.Error()}}}
+}
+
+// send makes one request. A refusal names the first record of the batch.
+func (s *Sink) send(ctx context.Context, n *Notification) error {
+	body, err := s.format.render(n)
 	if err != nil {
-		return &uplink.Error{Kind: uplink.KindRejected, Detail: err.Error(), Err: err,
-			Refused: []uplink.Refused{{Index: i, Reason: "damaged", Detail: err.Error()}}}
+		return refused("template", err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
@@ -116,7 +140,7 @@ func (s *Sink) deliver(ctx context.Context, i int, r *uplink.Record) error {
 		return uplink.TransportError(err)
 	}
 	s.sign(req.Header, n.ID, time.Now(), body)
-	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Content-Type", s.format.ContentType)
 	req.Header.Set("User-Agent", "sluice")
 	// The id makes a repeated request harmless, so a connection that the receiver had closed may be replaced; an empty value
 	// tells net/http so and is not sent.
@@ -134,19 +158,18 @@ func (s *Sink) deliver(ctx context.Context, i int, r *uplink.Record) error {
 		resp.Body.Close()
 		return nil
 	}
-	return verdict(resp, uplink.ReadErrorBody(resp), time.Now())
+	e := verdict(resp, uplink.ReadErrorBody(resp), time.Now())
+	if e.Kind == uplink.KindRejected {
+		e.Refused = []uplink.Refused{{Reason: "rejected", Detail: e.Detail}}
+	}
+	return e
 }
 
-func render(r *uplink.Record) (*Notification, []byte, error) {
+func parse(r *uplink.Record) (*Notification, error) {
 	if r.Type != uplink.TypeNotification {
-		return nil, nil, fmt.Errorf("record type %d is not a notification", r.Type)
+		return nil, fmt.Errorf("record type %d is not a notification", r.Type)
 	}
-	n, err := Parse(r.Body)
-	if err != nil {
-		return nil, nil, err
-	}
-	body, err := alertmanager(n)
-	return n, body, err
+	return Parse(r.Body)
 }
 
 // sign sets the headers of Standard Webhooks 1.0.0. The time is the attempt's, so the signature differs from attempt to attempt; the
@@ -168,7 +191,8 @@ func (s *Sink) sign(h http.Header, id string, now time.Time, body []byte) {
 	h.Set("webhook-signature", strings.Join(signatures, " "))
 }
 
-// verdict reads an answer outside 2xx. As with Alertmanager, 4xx is final but for those that ask for another try.
+// verdict reads an answer outside 2xx. 4xx is final as with Alertmanager, but for those that ask for another try and those that a
+// wrong address or secret earns: an alert is kept until someone has put that right, or retry_for is over.
 func verdict(resp *http.Response, body string, now time.Time) *uplink.Error {
 	e := &uplink.Error{Status: resp.StatusCode, Detail: strings.TrimSpace(body), RetryAfter: uplink.RetryAfter(resp.Header, now)}
 	switch s := resp.StatusCode; {
@@ -183,15 +207,21 @@ func verdict(resp *http.Response, body string, now time.Time) *uplink.Error {
 		e.Detail += ": redirects are not followed; set the final address"
 	case s == 408, s == 425, s == 429, s >= 500:
 		e.Kind = uplink.KindRetry
+	case s == 401, s == 403, s == 404, s == 405:
+		e.Kind = uplink.KindConfig
 	default:
 		e.Kind = uplink.KindRejected
 	}
 	return e
 }
 
-// Describe renders a record's body as the receiver would have got it, or says why that cannot be done.
+// Describe renders a record's body as Alertmanager's JSON, or says why that cannot be done.
 func Describe(r uplink.Record) string {
-	_, body, err := render(&r)
+	n, err := parse(&r)
+	if err != nil {
+		return err.Error()
+	}
+	body, err := alertmanager(n)
 	if err != nil {
 		return err.Error()
 	}

@@ -206,7 +206,7 @@ func TestNew_BadSecretsAreRefusedAndNotShown(t *testing.T) {
 	}
 }
 
-func TestSink_AnswersAreReadAsAlertmanagerReadsThem(t *testing.T) {
+func TestSink_AnswersThatSomeonePutsRightKeepTheAlert(t *testing.T) {
 	for _, tt := range []struct {
 		status int
 		header string
@@ -216,8 +216,8 @@ func TestSink_AnswersAreReadAsAlertmanagerReadsThem(t *testing.T) {
 	}{
 		{200, "", 0, 0, true}, {201, "", 0, 0, true}, {202, "", 0, 0, true}, {204, "", 0, 0, true},
 		{301, "", uplink.KindConfig, 0, false}, {302, "", uplink.KindConfig, 0, false}, {307, "", uplink.KindConfig, 0, false},
-		{400, "", uplink.KindRejected, 0, false}, {401, "", uplink.KindRejected, 0, false}, {403, "", uplink.KindRejected, 0, false}, {404, "", uplink.KindRejected, 0, false},
-		{405, "", uplink.KindRejected, 0, false}, {413, "", uplink.KindRejected, 0, false}, {422, "", uplink.KindRejected, 0, false},
+		{400, "", uplink.KindRejected, 0, false}, {401, "", uplink.KindConfig, 0, false}, {403, "", uplink.KindConfig, 0, false}, {404, "", uplink.KindConfig, 0, false},
+		{405, "", uplink.KindConfig, 0, false}, {413, "", uplink.KindRejected, 0, false}, {422, "", uplink.KindRejected, 0, false},
 		{408, "", uplink.KindRetry, 0, false}, {425, "", uplink.KindRetry, 0, false}, {429, "7", uplink.KindRetry, 7 * time.Second, false},
 		{500, "", uplink.KindRetry, 0, false}, {502, "", uplink.KindRetry, 0, false}, {503, "120", uplink.KindRetry, 2 * time.Minute, false}, {504, "", uplink.KindRetry, 0, false},
 		{410, "", uplink.KindGone, 0, false},
