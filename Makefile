@@ -12,10 +12,10 @@ KILLS    ?= 2000
 RACE_PACKAGES := ./broker/... ./gateway/seglog/... ./uplink/...
 STATICCHECK   := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build demo test race bench crash fuzz lint clean help
+.PHONY: build demo test race bench bench-anomaly crash fuzz conformance lint clean help
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 build: ## bin/sluice and bin/firmware-sim, static
 	@mkdir -p bin
@@ -38,6 +38,10 @@ bench: build ## the whole gateway beside mosquitto, then every part's benchmarks
 	$(GO) run ./gateway/bench
 	$(GO) test -run '^$$' -bench . -benchmem -timeout 60m ./...
 
+bench-anomaly: ## the anomaly detectors by the NAB rule; TARGET=folder is a copy of github.com/numenta/NAB
+	@test -n '$(TARGET)' || { echo "usage: make bench-anomaly TARGET=folder (with data/ and labels/ of github.com/numenta/NAB)"; exit 2; }
+	$(GO) run ./rules/detect/nab '$(TARGET)'
+
 crash: ## kill -9 at random moments, KILLS times (default 2000)
 	SLUICE_CRASH_KILLS=$(KILLS) $(GO) test -count=1 -run 'Kill' -timeout 4h -v ./gateway/e2e
 
@@ -47,6 +51,10 @@ fuzz: ## every fuzz target for FUZZTIME (default 20s)
 			echo "== $$dir $$target"; $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$dir; \
 		done; \
 	done
+
+conformance: ## the client tests of eclipse/paho.mqtt.testing: make conformance TARGET=FOLDER
+	@test -n "$(TARGET)" || { echo "make conformance TARGET=paho.mqtt.testing/interoperability"; exit 2; }
+	GO='$(GO)' broker/conformance.sh $(TARGET)
 
 lint: ## gofmt, go vet, and staticcheck where it can be fetched
 	@unformatted=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go' 2>/dev/null || find . -name '*.go')); \

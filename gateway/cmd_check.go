@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
+	"sluice/broker/acl"
 	"sluice/broker/passwd"
 	"sluice/gateway/config"
 	"sluice/rules"
@@ -17,7 +19,7 @@ func newCheckCommand() *cobra.Command {
 	var path string
 	cmd := &cobra.Command{
 		Use:   "check-config",
-		Short: "Check the configuration, its rule files and its password file, and report every error at once",
+		Short: "Check the configuration, its rule files, password file and access list, and report every error at once",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := loadConfig(path)
@@ -37,6 +39,43 @@ func printWarnings(w io.Writer, cfg *config.Config) {
 	for _, warning := range cfg.Warnings {
 		fmt.Fprintf(w, "warning: %s\n", warning)
 	}
+	for _, e := range metricWarnings(cfg) {
+		fmt.Fprintf(w, "warning: %s\n%s", e, e.Snippet())
+	}
+}
+
+// metricWarnings are metrics in rules that no source sends. It is no error: one set of rules may serve many gateways.
+func metricWarnings(cfg *config.Config) rules.Errors {
+	files, err := readRuleFiles(cfg)
+	if err != nil {
+		return nil // reported already
+	}
+	set, err := rules.Parse(files)
+	if err != nil {
+		return nil
+	}
+	var errs rules.Errors
+	errors.As(set.CheckMetrics(declared(cfg)), &errs)
+	return errs
+}
+
+// declared are the metrics of the sources that list theirs.
+func declared(cfg *config.Config) []rules.Declared {
+	var list []rules.Declared
+	for i := range cfg.Sources {
+		s := &cfg.Sources[i]
+		d := rules.Declared{Measurement: s.Measurement}
+		if d.Measurement == "" {
+			d.Measurement = s.Name
+		}
+		if s.Format == "json" {
+			for _, f := range s.Fields {
+				d.Metrics = append(d.Metrics, strings.ReplaceAll(f, ".", "_"))
+			}
+		}
+		list = append(list, d)
+	}
+	return list
 }
 
 // summary counts what the configuration sets up.
@@ -53,18 +92,29 @@ func summary(cfg *config.Config) string {
 		n(len(cfg.Uplink.Destinations), "destination"))
 }
 
-// checkFiles reads the rule files, the password file and the secrets that cfg names. What config.Load has reported about them
+// checkFiles reads the rule files, the password file, the access list and the secrets that cfg names. What config.Load has reported about them
 // already, such as their absence, it leaves out.
 func checkFiles(cfg *config.Config) error {
 	var errs []error
 	files, err := readRuleFiles(cfg)
 	if err == nil {
-		err = checkRules(files, cfg)
+		err = withDetail(checkRules(files, cfg))
 	}
 	errs = append(errs, err)
 	if f := cfg.MQTT.PasswordFile; f != "" && canOpen(f) {
 		_, err := passwd.Load(f)
 		errs = append(errs, err)
+	}
+	if f := cfg.MQTT.ACLFile; f != "" && canOpen(f) {
+		_, err := acl.Load(f)
+		errs = append(errs, err)
+	}
+	for i := range cfg.Webhooks {
+		if w := &cfg.Webhooks[i]; w.Format != "template" || canOpen(w.TemplateFile) {
+			if _, err := webhookFormat(w); err != nil {
+				errs = append(errs, fmt.Errorf("%s: webhooks[%d].template_file: %w", cfg.File, i, err))
+			}
+		}
 	}
 	for i, d := range cfg.Uplink.Destinations {
 		if _, err := rules.ParseMatchers(d.Match); err != nil {
@@ -97,8 +147,10 @@ func secretFiles(cfg *config.Config) []string {
 		}
 	}
 	for _, d := range cfg.Uplink.Destinations {
-		if d.TokenFile != "" {
-			files = append(files, d.TokenFile)
+		for _, f := range []string{d.TokenFile, d.PasswordFile} {
+			if f != "" {
+				files = append(files, f)
+			}
 		}
 	}
 	return files

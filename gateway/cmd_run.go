@@ -14,7 +14,7 @@ func newRunCommand() *cobra.Command {
 	var path string
 	cmd := &cobra.Command{
 		Use:   "run",
-		Short: "Run the gateway until SIGTERM or SIGINT; SIGHUP reloads the rules",
+		Short: "Run the gateway until SIGTERM or SIGINT; SIGHUP reads rules, users, access list and certificates again",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := loadConfig(path)

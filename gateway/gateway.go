@@ -16,9 +16,11 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"sluice/broker"
+	"sluice/broker/acl"
 	"sluice/broker/passwd"
 	"sluice/gateway/config"
 	"sluice/gateway/console"
+	"sluice/gateway/history"
 	"sluice/gateway/pipeline"
 	"sluice/gateway/seglog"
 	"sluice/uplink"
@@ -37,12 +39,16 @@ type gateway struct {
 	journal    *seglog.Log
 	intake     *intake
 	outlet     *outlet
+	topics     *alertTopics
+	history    *history.History // nil: none
 	runner     *pipeline.Runner
 	forwarders []*forwarder
 	broker     *broker.Broker
+	sessions   *broker.Store
 	console    *console.Server
 
 	users     atomic.Pointer[passwd.File]
+	rights    acl.Live
 	commits   commitHistogram
 	rate      rateMeter
 	recovered seglog.Recovery
@@ -56,8 +62,9 @@ type gateway struct {
 // forwarder is one destination's way out.
 type forwarder struct {
 	*uplink.Forwarder
-	name, kind string // kind: influxdb or webhook
+	name, kind string // kind: a destination's type, or webhook
 	outbox     *uplink.Outbox
+	sink       uplink.Sink
 }
 
 // openGateway recovers the state and opens every part; it starts nothing and listens nowhere. seglog.ErrLocked when another
@@ -98,6 +105,7 @@ func openGateway(cfg *config.Config, log *slog.Logger) (g *gateway, err error) {
 	if err := g.openConsole(); err != nil {
 		return g, err
 	}
+	g.outlet.publish = g.command
 	return g, g.recover()
 }
 
@@ -128,11 +136,17 @@ func (g *gateway) openJournal() (err error) {
 	g.intake = &intake{journal: g.journal, clock: g.clock}
 	ctx, cancel := context.WithCancel(context.Background())
 	g.stopWait = cancel
-	g.outlet = &outlet{ctx: ctx, instance: g.dir.meta.Instance, log: g.log}
+	g.topics = newAlertTopics(func(topic string, payload []byte, qos byte, retain bool) error {
+		return g.broker.Publish(topic, payload, qos, retain)
+	}, g.log)
+	g.outlet = &outlet{ctx: ctx, instance: g.dir.meta.Instance, gateway: g.cfg.Gateway.ID, topics: g.topics, log: g.log}
 	if err := g.openUplink(); err != nil {
 		return err
 	}
-	g.runner = pipeline.NewRunner(fold, g.journal, g.slots, g.outlet, pipeline.Options{KeepBytes: int64(j.KeepBytes), Log: g.log})
+	g.openHistory()
+	g.runner = pipeline.NewRunner(fold, g.journal, g.slots, g.outlet, pipeline.Options{
+		CheckpointBytes: min(2*int64(j.SegmentBytes), 32<<20), KeepBytes: int64(j.KeepBytes), Log: g.log,
+	})
 	return nil
 }
 
@@ -219,6 +233,9 @@ func (g *gateway) run(ctx context.Context) error {
 	for _, f := range g.forwarders {
 		forward.Go(func() error { g.keepRunning(forwardCtx, f); return nil })
 	}
+	historyCtx, stopHistory := context.WithCancel(context.Background())
+	defer stopHistory()
+	historyEnded := g.runHistory(historyCtx)
 	if g.console != nil {
 		part(&forward, "http", func() error { return g.console.Run(forwardCtx) })
 	}
@@ -226,6 +243,7 @@ func (g *gateway) run(ctx context.Context) error {
 	part(&serve, "disk", func() error { return g.watchDisk(failed) })
 	part(&serve, "watchdog", func() error { return watchdog(failed, g.log, g.alive) })
 	part(&serve, "broker", func() error { return g.broker.Run(failed) })
+	part(&serve, "alert topics", func() error { return g.publishAlerts(failed) })
 
 	g.ready.Store(true)
 	notify(g.log, "READY=1")
@@ -248,6 +266,8 @@ func (g *gateway) run(ctx context.Context) error {
 	}
 	stopForward()
 	err = errors.Join(err, forward.Wait())
+	stopHistory()
+	g.awaitHistory(historyEnded)
 	if err == nil && caughtUp {
 		if cerr := g.runner.Checkpoint(); cerr != nil {
 			g.log.Warn("no checkpoint at the end; the next start replays more", "err", cerr)
@@ -257,6 +277,15 @@ func (g *gateway) run(ctx context.Context) error {
 		return cause
 	}
 	return err
+}
+
+// command publishes a message to a device. What a replay puts out again before the gateway serves goes nowhere: it was published
+// before, or its device will be asked again.
+func (g *gateway) command(topic string, payload []byte) error {
+	if !g.ready.Load() {
+		return nil
+	}
+	return g.broker.Publish(topic, payload, 0, false)
 }
 
 // open takes the last steps before serving; listeners come last.
@@ -368,11 +397,11 @@ func (g *gateway) alive() bool {
 // stuckAfter is how long the pipeline may stand still with records before it.
 const stuckAfter = time.Minute
 
-// reload reads rules and users again. What is broken leaves the old ones in force.
+// reload reads rules, users, access list and certificates again. What is broken leaves the old ones in force.
 func (g *gateway) reload() error {
 	g.reloading.Lock()
 	defer g.reloading.Unlock()
-	err := errors.Join(g.reloadRules(), g.reloadUsers())
+	err := errors.Join(g.reloadRules(), g.reloadAccess())
 	if err != nil {
 		why := err.Error()
 		g.reloadErr.Store(&why)
@@ -407,6 +436,7 @@ func (g *gateway) close() {
 		g.journal.Close()
 	}
 	for _, f := range g.forwarders {
+		closeSink(f.sink)
 		f.outbox.Close()
 	}
 	if g.outlet != nil && g.outlet.quarantine != nil {
@@ -414,6 +444,9 @@ func (g *gateway) close() {
 	}
 	if g.slots != nil {
 		g.slots.Close()
+	}
+	if g.sessions != nil {
+		g.sessions.Close()
 	}
 	if g.dir != nil {
 		g.dir.Close()

@@ -8,6 +8,7 @@ import (
 	"sluice/broker"
 	"sluice/gateway/pipeline"
 	"sluice/gateway/seglog"
+	policy "sluice/rules/notify"
 )
 
 // intake is the way into the journal: what the broker accepts, and the records that move time and settings.
@@ -17,8 +18,11 @@ type intake struct {
 	clock   *clock
 }
 
-// Covers implements broker.Journal.
-func (i *intake) Covers(topic string) bool { return i.topics.Load().Covers(topic) }
+// Covers implements broker.Journal. What is published on the gateway's own topics is never taken for readings, even by a source
+// of "#".
+func (i *intake) Covers(topic string) bool {
+	return !isOwnTopic(topic) && i.topics.Load().Covers(topic)
+}
 
 // Append implements broker.Journal.
 func (i *intake) Append(m *broker.Message) (uint64, error) {
@@ -48,6 +52,15 @@ func (i *intake) boot(id, version string) error {
 func (i *intake) configure(raw []byte) error {
 	_, err := i.journal.AppendUrgent(pipeline.RecordConfigure, i.clock.now(), raw)
 	return err
+}
+
+// operate journals what an operator asked for. It survives power loss before the caller is told so.
+func (i *intake) operate(c *policy.Command) (seglog.LSN, error) {
+	body, err := c.Encode()
+	if err != nil {
+		return 0, err
+	}
+	return i.journal.AppendUrgent(pipeline.RecordOperator, i.clock.now(), body)
 }
 
 // clockStep journals a jump of the wall clock and lets the gateway's time follow.

@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sluice/gateway/seglog"
+	"sluice/rules"
 )
 
 // Exit codes are part of the interface: systemd and scripts act on them.
@@ -78,7 +79,8 @@ func exitCode(err error) int {
 // printError writes one block: the lines of a configuration's errors are for editors to jump to and stand alone.
 func printError(w io.Writer, err error) {
 	var invalid *configError
-	if errors.As(err, &invalid) {
+	var faults rules.Errors
+	if errors.As(err, &invalid) || errors.As(err, &faults) {
 		fmt.Fprintln(w, err)
 		return
 	}
@@ -97,13 +99,19 @@ func newRoot(started *bool) *cobra.Command {
 		SilenceErrors: true,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.AddCommand(newRunCommand(), newDemoCommand(), newCheckCommand(), newPasswdCommand(), newVersionCommand())
-	for _, cmd := range root.Commands() {
+	root.AddCommand(newRunCommand(), newDemoCommand(), newCheckCommand(), newRulesCommand(), newAlertsCommand(), newAckCommand(), newSilenceCommand(), newPasswdCommand(), newVersionCommand())
+	markStarted(root.Commands(), started)
+	return root
+}
+
+// markStarted has every command, and those below it, set started when it runs.
+func markStarted(commands []*cobra.Command, started *bool) {
+	for _, cmd := range commands {
 		run := cmd.RunE
 		cmd.RunE = func(cmd *cobra.Command, args []string) error {
 			*started = true
 			return run(cmd, args)
 		}
+		markStarted(cmd.Commands(), started)
 	}
-	return root
 }

@@ -10,6 +10,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"sluice/broker"
+	"sluice/gateway/history"
 	"sluice/rules"
 	"sluice/uplink"
 )
@@ -27,38 +29,65 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 
 // Names in DESIGN order; labels are bounded by the configuration, never by devices.
 var (
-	descBuild       = desc("build_info", "Which build this is.", "version", "goversion")
-	descMessages    = desc("mqtt_messages_total", "PUBLISH packets received.", "outcome")
-	descConnections = desc("mqtt_connections", "MQTT connections open.")
-	descRejected    = desc("mqtt_connections_rejected_total", "Connections closed before a session.", "reason")
-	descAuth        = desc("mqtt_auth_failures_total", "Logins refused.")
-	descMalformed   = desc("mqtt_malformed_total", "Connections closed because of bytes that are not MQTT.")
-	descPanics      = desc("mqtt_panics_total", "Panics recovered in the broker.")
-	descSlow        = desc("mqtt_slow_clients_closed_total", "Connections closed because they did not take what was sent.")
-	descDeliveries  = desc("mqtt_deliveries_total", "PUBLISH packets to subscribers.", "outcome")
-	descHeld        = desc("mqtt_held_acks", "Acknowledgements that wait for a commit.")
-	descReadings    = desc("readings_total", "Readings by where they went.", "outcome")
-	descAck         = desc("ack_duration_seconds", "From reading a PUBLISH to its acknowledgement, after the commit.")
-	descEndToEnd    = desc("end_to_end_duration_seconds", "From the journal record that caused it to confirmed delivery.", "destination")
-	descCommit      = desc("journal_commit_duration_seconds", "Write and sync of one group.")
-	descJournal     = desc("journal_bytes", "Journal on disk.")
-	descDurable     = desc("journal_durable_lsn", "Last journal record that survives power loss.")
-	descApplied     = desc("pipeline_applied_lsn", "Last journal record the pipeline has taken in.")
-	descJournalOK   = desc("journal_writable", "1 while the journal takes messages.")
-	descPoints      = desc("outbox_points", "Points, or notifications, not delivered yet.", "destination")
-	descBytes       = desc("outbox_bytes", "Outbox on disk.", "destination")
-	descOldest      = desc("outbox_oldest_timestamp_seconds", "When what waits longest was caused; 0: nothing waits.", "destination")
-	descDelivered   = desc("points_delivered_total", "Points the destination has confirmed.", "destination")
-	descShed        = desc("points_shed_total", "Points that will never be delivered.", "destination", "reason")
-	descSinkRefused = desc("points_rejected_total", "Points the destination refused, in quarantine.", "destination")
-	descAttempts    = desc("sink_attempts_total", "Requests by outcome.", "destination", "outcome")
-	descQuarantined = desc("quarantined_total", "Readings quarantined by the pipeline.", "reason")
-	descAlerts      = desc("alerts", "Alerts by state.", "state")
-	descNotified    = desc("notifications_total", "Notifications by outcome.", "webhook", "outcome")
-	descImbalance   = desc("ledger_imbalance", "Readings received and not accounted for; anything but 0 is a bug.")
-	descWritten     = desc("device_bytes_written_total", "Bytes written to files.")
-	descDevices     = desc("devices", "Devices known.")
-	descSeries      = desc("series", "Series known.")
+	descBuild           = desc("build_info", "Which build this is.", "version", "goversion")
+	descMessages        = desc("mqtt_messages_total", "PUBLISH packets received.", "outcome")
+	descConnections     = desc("mqtt_connections", "MQTT connections open.")
+	descRejected        = desc("mqtt_connections_rejected_total", "Connections closed before a session.", "reason")
+	descAuth            = desc("mqtt_auth_failures_total", "Logins refused.")
+	descLogins          = desc("mqtt_logins_total", "Passwords accepted, by how they were checked.", "check")
+	descDenied          = desc("mqtt_denied_total", "What the access list did not allow.", "what")
+	descRevoked         = desc("mqtt_revoked_clients_total", "Connections closed because a reload took their user or certificate away.")
+	descOverLimits      = desc("mqtt_over_limits_total", "Topics, filters and subscriptions beyond mqtt.limits.")
+	descTLSReloads      = desc("mqtt_tls_reloads_total", "Certificates read again.", "outcome")
+	descSubs            = desc("mqtt_subscriptions", "Subscriptions made.")
+	descLimit           = desc("mqtt_limit", "The limits in force; -1: none.", "limit")
+	descMalformed       = desc("mqtt_malformed_total", "Connections closed because of bytes that are not MQTT.")
+	descPanics          = desc("mqtt_panics_total", "Panics recovered in the broker.")
+	descSlow            = desc("mqtt_slow_clients_closed_total", "Connections closed because they did not take what was sent.")
+	descDeliveries      = desc("mqtt_deliveries_total", "PUBLISH packets to subscribers.", "outcome")
+	descHeld            = desc("mqtt_held_acks", "Acknowledgements that wait for a commit.")
+	descSessions        = desc("mqtt_sessions", "MQTT sessions.", "state")
+	descQueued          = desc("mqtt_queued_bytes", "Messages that wait for subscribers or their acknowledgements.")
+	descQueueLost       = desc("mqtt_queue_lost_total", "Messages that left a subscriber's queue undelivered, or did not get into it.", "reason")
+	descRetained        = desc("mqtt_retained_messages", "Retained messages.")
+	descRetainedBytes   = desc("mqtt_retained_bytes", "Retained messages, in bytes.")
+	descNotRetained     = desc("mqtt_retained_refused_total", "Messages not retained because of a limit.")
+	descStore           = desc("mqtt_store_bytes", "Log of sessions on disk.")
+	descStoreFaults     = desc("mqtt_store_faults_total", "Times the store of sessions began to fail.")
+	descStoreRefused    = desc("mqtt_store_refused_total", "Messages not accepted because the store of sessions could not keep them.")
+	descSessionsExpired = desc("mqtt_sessions_expired_total", "Sessions ended because their clients stayed away.")
+	descReadings        = desc("readings_total", "Readings by where they went.", "outcome")
+	descWithoutReadings = desc("messages_without_readings_total", "Messages that said a device came or went, or that carry no readings by their format.", "kind")
+	descAck             = desc("ack_duration_seconds", "From reading a PUBLISH to its acknowledgement, after the commit.")
+	descEndToEnd        = desc("end_to_end_duration_seconds", "From the journal record that caused it to confirmed delivery.", "destination")
+	descCommit          = desc("journal_commit_duration_seconds", "Write and sync of one group.")
+	descJournal         = desc("journal_bytes", "Journal on disk.")
+	descDurable         = desc("journal_durable_lsn", "Last journal record that survives power loss.")
+	descApplied         = desc("pipeline_applied_lsn", "Last journal record the pipeline has taken in.")
+	descJournalOK       = desc("journal_writable", "1 while the journal takes messages.")
+	descPoints          = desc("outbox_points", "Points, or notifications, not delivered yet.", "destination")
+	descBytes           = desc("outbox_bytes", "Outbox on disk.", "destination")
+	descOldest          = desc("outbox_oldest_timestamp_seconds", "When what waits longest was caused; 0: nothing waits.", "destination")
+	descDelivered       = desc("points_delivered_total", "Points the destination has confirmed.", "destination")
+	descShed            = desc("points_shed_total", "Points that will never be delivered.", "destination", "reason")
+	descDegraded        = desc("points_degraded", "Points merged into longer windows before they were sent, less those made of them.", "destination")
+	descSinkRefused     = desc("points_rejected_total", "Points the destination refused, in quarantine.", "destination")
+	descAttempts        = desc("sink_attempts_total", "Requests by outcome.", "destination", "outcome")
+	descQuarantined     = desc("quarantined_total", "Readings quarantined by the pipeline.", "reason")
+	descAlerts          = desc("alerts", "Alerts by state.", "state")
+	descNotified        = desc("notifications_total", "Notifications by outcome.", "webhook", "outcome")
+	descImbalance       = desc("ledger_imbalance", "Readings received and not accounted for; anything but 0 is a bug.")
+	descWritten         = desc("device_bytes_written_total", "Bytes written to files.")
+	descDevices         = desc("devices", "Devices known.")
+	descSeries          = desc("series", "Series known.")
+	descHistoryReadings = desc("history_readings_total", "Readings by what the local history made of them.", "outcome")
+	descHistoryMissed   = desc("history_missed_records_total", "Journal records trimmed before the history could read them.")
+	descHistoryOverflow = desc("history_overflows_total", "Times the history fell behind and read the journal again.")
+	descHistoryAside    = desc("history_set_aside_total", "Times damaged parts of the history were set aside.")
+	descHistoryApplied  = desc("history_applied_lsn", "Last journal record whose readings the history holds.")
+	descHistoryLive     = desc("history_live", "1 while the history is fed by the pipeline, 0 while it opens or catches up.")
+	descHistorySeries   = desc("history_series", "Series in the history's memory.")
+	descHistoryBytes    = desc("history_bytes", "History on disk.")
 )
 
 type collector struct{ g *gateway }
@@ -74,6 +103,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	c.broker(m)
 	c.pipeline(m)
 	c.uplink(m)
+	c.history(m)
 }
 
 // emitter turns numbers into metrics.
@@ -102,21 +132,54 @@ func (c *collector) broker(m emitter) {
 	for reason, n := range map[string]int64{
 		"connections": s.Rejected.TooMany, "connections_per_address": s.Rejected.TooManyOneAddress, "handshake": s.Rejected.Handshake,
 		"connect_timeout": s.Rejected.ConnectTimeout, "not_connect": s.Rejected.NotConnect,
+		"sessions": s.Rejected.TooManySessions, "takeovers": s.Rejected.Takeover, "failed_logins": s.Rejected.LoginsThrottled,
 	} {
 		m.counter(descRejected, float64(n), reason)
 	}
 	m.counter(descAuth, float64(s.AuthFailures))
+	m.counter(descLogins, float64(s.Logins.Hashed), "hashed")
+	m.counter(descLogins, float64(s.Logins.Remembered), "remembered")
+	m.counter(descDenied, float64(s.Denied.Publishes), "publish")
+	m.counter(descDenied, float64(s.Denied.Subscriptions), "subscribe")
+	m.counter(descDenied, float64(s.Denied.Wills), "will")
+	m.counter(descRevoked, float64(s.Revoked))
+	m.counter(descOverLimits, float64(s.OverLimits))
+	m.counter(descTLSReloads, float64(s.TLSReloads), "ok")
+	m.counter(descTLSReloads, float64(s.TLSFailures), "failed")
+	m.gauge(descSubs, float64(s.Subscriptions))
+	for limit, n := range c.g.broker.Limits() {
+		m.gauge(descLimit, n, limit)
+	}
 	m.counter(descMalformed, float64(s.Malformed))
 	m.counter(descPanics, float64(s.Panics))
 	m.counter(descSlow, float64(s.SlowClosed))
 	m.counter(descDeliveries, float64(s.Delivered), "queued")
 	m.counter(descDeliveries, float64(s.DeliveriesDropped), "dropped")
 	m.gauge(descHeld, float64(s.HeldAcks))
+	c.sessions(m, &s.Sessions)
 	ack := map[float64]uint64{}
 	for i, bound := range s.AckDuration.Bounds {
 		ack[bound] = s.AckDuration.Counts[i]
 	}
 	m.histogram(descAck, s.AckDuration.Count, s.AckDuration.Sum, ack)
+}
+
+func (c *collector) sessions(m emitter, s *broker.SessionStats) {
+	m.gauge(descSessions, float64(s.Sessions-s.Away), "connected")
+	m.gauge(descSessions, float64(s.Away), "away")
+	m.gauge(descQueued, float64(s.QueuedBytes))
+	m.gauge(descRetained, float64(s.Retained))
+	m.gauge(descRetainedBytes, float64(s.RetainedBytes))
+	m.gauge(descStore, float64(s.StoreBytes))
+	m.counter(descSessionsExpired, float64(s.Expired))
+	m.counter(descStoreFaults, float64(s.StoreFaults))
+	for reason, n := range map[string]int64{
+		"queue_full": s.QueueDropped, "queues_full": s.QueueRefused, "expired": s.QueueExpired, "denied": s.QueueDenied,
+	} {
+		m.counter(descQueueLost, float64(n), reason)
+	}
+	m.counter(descNotRetained, float64(s.RetainedRefused))
+	m.counter(descStoreRefused, float64(s.StoreRefused))
 }
 
 func (c *collector) pipeline(m emitter) {
@@ -127,6 +190,8 @@ func (c *collector) pipeline(m emitter) {
 	} {
 		m.counter(descReadings, float64(n), outcome)
 	}
+	m.counter(descWithoutReadings, float64(v.Total.States), "state")
+	m.counter(descWithoutReadings, float64(v.Total.Ignored), "ignored")
 	for reason, n := range v.ByReason {
 		m.counter(descQuarantined, float64(n), reason)
 	}
@@ -151,11 +216,32 @@ func (c *collector) pipeline(m emitter) {
 		writable = 0
 	}
 	m.gauge(descJournalOK, writable)
-	written := g.journal.DeviceBytes()
+	written := g.journal.DeviceBytes() + g.broker.Stats().Sessions.StoreWritten
 	for _, f := range g.forwarders {
 		written += f.outbox.DeviceBytes()
 	}
 	m.counter(descWritten, float64(written))
+}
+
+func (c *collector) history(m emitter) {
+	if c.g.history == nil {
+		return
+	}
+	s := c.g.history.Status()
+	m.counter(descHistoryReadings, float64(s.Stored), "stored")
+	m.counter(descHistoryReadings, float64(s.Conflicts), "conflict")
+	m.counter(descHistoryReadings, float64(s.TooOld), "too_old")
+	m.counter(descHistoryMissed, float64(s.Missed))
+	m.counter(descHistoryOverflow, float64(s.Overflows))
+	m.counter(descHistoryAside, float64(s.SetAside))
+	m.gauge(descHistoryApplied, float64(s.Applied))
+	live := 0.0
+	if s.State == history.Live {
+		live = 1
+	}
+	m.gauge(descHistoryLive, live)
+	m.gauge(descHistorySeries, float64(s.Series))
+	m.gauge(descHistoryBytes, float64(s.Bytes))
 }
 
 func (c *collector) uplink(m emitter) {
@@ -164,6 +250,7 @@ func (c *collector) uplink(m emitter) {
 		m.gauge(descPoints, float64(s.Pending), f.name)
 		m.gauge(descBytes, float64(s.Bytes), f.name)
 		m.gauge(descOldest, float64(s.OldestTime)/1e9, f.name)
+		m.gauge(descDegraded, float64(s.Degraded), f.name) // a counter but for a batch under way
 		for reason, n := range s.Shed {
 			m.counter(descShed, float64(n), f.name, uplink.ShedReason(reason).String())
 		}

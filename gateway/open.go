@@ -3,30 +3,43 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"time"
 
 	"sluice/broker"
+	"sluice/broker/acl"
 	"sluice/broker/passwd"
 	"sluice/gateway/config"
 	"sluice/gateway/console"
 	"sluice/rules"
 	"sluice/uplink"
-	"sluice/uplink/influx"
-	"sluice/uplink/webhook"
 )
 
 // openBroker turns the config's mqtt section into a broker in front of the intake.
 func (g *gateway) openBroker() (err error) {
 	m := &g.cfg.MQTT
-	if err := g.reloadUsers(); err != nil {
+	if err := g.readAccess(); err != nil {
+		return &configError{err}
+	}
+	g.sessions, err = broker.OpenStore(g.dir.join("broker"), broker.StoreOptions{
+		FS: g.dir.fs, CommitInterval: g.cfg.Journal.CommitInterval, Log: g.log,
+	})
+	if err != nil {
 		return err
 	}
 	c := broker.Config{
 		AllowAnonymous: m.AllowAnonymous,
+		Store:          g.sessions,
+		Sessions: broker.SessionLimits{
+			Expiry: m.Limits.SessionExpiry, QueuedMessages: m.Limits.QueuedMessages, QueuedBytes: int(m.Limits.QueuedBytes),
+			TotalBytes: int(m.Limits.QueuedTotalBytes),
+		},
 		Limits: broker.Limits{
 			Connections: m.Limits.Connections, PacketBytes: int(m.Limits.PacketBytes), ConnectTimeout: m.Limits.ConnectTimeout,
-			PublishRate: float64(m.Limits.PublishRate),
+			PublishRate:           float64(m.Limits.PublishRate),
+			ConnectionsPerAddress: orNone(m.Limits.ConnectionsPerAddress), Sessions: orNone(m.Limits.Sessions),
+			FailedLogins: orNone(m.Limits.FailedLogins), Takeovers: orNone(m.Limits.Takeovers),
+			TopicLevels: m.Limits.TopicLevels, TopicBytes: m.Limits.TopicBytes, Subscriptions: orNone(m.Limits.Subscriptions),
+			Retained: orNone(m.Limits.Retained), RetainedBytes: orNone(int64(m.Limits.RetainedBytes)), QueueBytes: int(m.Limits.QueueBytes),
 		},
 		CommitInterval: g.cfg.Journal.CommitInterval,
 		Commit:         func() { g.journal.Commit() },
@@ -36,10 +49,13 @@ func (g *gateway) openBroker() (err error) {
 	if m.PasswordFile != "" {
 		c.Authenticate = func(user string, password []byte) bool { return g.users.Load().Verify(user, password) }
 	}
+	if m.ACLFile != "" {
+		c.Rights = &g.rights
+	}
 	for _, l := range m.Listeners {
 		c.Listeners = append(c.Listeners, broker.ListenerConfig{
 			Address: l.Address, Protocol: l.Protocol,
-			TLS: broker.TLS{CertFile: l.TLS.CertFile, KeyFile: l.TLS.KeyFile, ClientCAFile: l.TLS.ClientCAFile},
+			TLS: broker.TLS{CertFile: l.TLS.CertFile, KeyFile: l.TLS.KeyFile, ClientCAFile: l.TLS.ClientCAFile, CRLFile: l.TLS.CRLFile},
 		})
 	}
 	if g.broker, err = broker.New(c, g.intake); err != nil {
@@ -48,17 +64,45 @@ func (g *gateway) openBroker() (err error) {
 	return nil
 }
 
-// reloadUsers reads the password file; a broken one leaves the users as they were.
-func (g *gateway) reloadUsers() error {
-	if g.cfg.MQTT.PasswordFile == "" {
-		return nil
+// orNone is a limit of the configuration, where 0 means none, as the broker has it.
+func orNone[T int | int64](n T) T {
+	if n == 0 {
+		return -1
 	}
-	f, err := passwd.Load(g.cfg.MQTT.PasswordFile)
+	return n
+}
+
+// readAccess reads the password file and the access list; a broken one leaves both as they were.
+func (g *gateway) readAccess() (err error) {
+	m := &g.cfg.MQTT
+	var users *passwd.File
+	var rights *acl.File
+	if m.PasswordFile != "" {
+		users, err = passwd.Load(m.PasswordFile)
+	}
+	if m.ACLFile != "" {
+		var aclErr error
+		rights, aclErr = acl.Load(m.ACLFile)
+		err = errors.Join(err, aclErr)
+	}
 	if err != nil {
 		return err
 	}
-	g.users.Store(f)
+	g.users.Store(users)
+	g.rights.Store(rights)
 	return nil
+}
+
+// reloadAccess puts users, rights and certificates in force as their files have them now. Who lost the user, its password or
+// the certificate is disconnected; who keeps them stays, with the rights of now.
+func (g *gateway) reloadAccess() error {
+	before := g.users.Load()
+	err := g.readAccess()
+	var keep func(string) bool
+	if now := g.users.Load(); err == nil && now != nil && before != nil {
+		keep = func(user string) bool { return now.Same(before, user) }
+	}
+	return errors.Join(err, g.broker.Reload(keep))
 }
 
 func (g *gateway) openConsole() (err error) {
@@ -66,7 +110,11 @@ func (g *gateway) openConsole() (err error) {
 	if h.Address == "" {
 		return nil
 	}
-	g.console, err = console.New(console.Config{Address: h.Address, Insecure: h.Insecure}, g, g.metrics(), g.log)
+	c := console.Config{Address: h.Address, Insecure: h.Insecure}
+	if g.history != nil {
+		c.PromQL = g.history.Handler()
+	}
+	g.console, err = console.New(c, g, g.metrics(), g.log)
 	if err != nil {
 		return &configError{fmt.Errorf("http: %w", err)}
 	}
@@ -108,60 +156,22 @@ func (g *gateway) openDestination(d *config.Destination) error {
 	if err != nil {
 		return &configError{fmt.Errorf("destination %s: match: %w", d.Name, err)}
 	}
-	token, err := readSecret(d.TokenFile)
-	if err != nil {
-		return err
-	}
-	sink, err := influx.New(influx.Config{URL: d.URL, Org: d.Org, Bucket: d.Bucket, Token: token, Gzip: true})
+	sink, kind, err := openSink(d, g.cfg.Gateway.ID)
 	if err != nil {
 		return &configError{fmt.Errorf("destination %s: %w", d.Name, err)}
 	}
 	outbox, err := uplink.OpenOutbox(g.dir.join("outbox", d.Name), uplink.OutboxOptions{
 		FS:       g.dir.fs,
 		MaxBytes: int64(d.Disk.MaxBytes), WhenFull: uplink.WhenFull(d.Disk.WhenFull), SegmentBytes: 4 << 20,
+		Ladder: d.Disk.Ladder, Horizon: horizon(g.cfg.Sources), Readings: readings(g.cfg.Sources),
 		CursorEvery: time.Second, OnShed: g.shed(d.Name), Log: g.log,
 	})
 	if err != nil {
 		return err
 	}
 	g.outlet.destinations = append(g.outlet.destinations, &destination{name: d.Name, match: match, outbox: outbox})
-	return g.forward(d.Name, "influxdb", outbox, sink, uplink.ForwarderOptions{BatchRecords: d.Batch, Describe: influx.Describe})
+	return g.forward(d.Name, d.Type, outbox, sink, uplink.ForwarderOptions{BatchRecords: d.Batch, Describe: kind.describe})
 }
-
-func (g *gateway) openWebhook(w *config.Webhook) error {
-	secret, err := readSecret(w.SecretFile)
-	if err != nil {
-		return err
-	}
-	var allow []netip.Prefix
-	for _, a := range w.Allow {
-		p, err := netip.ParsePrefix(a)
-		if err != nil {
-			return &configError{fmt.Errorf("webhook %s: allow: %w", w.Name, err)}
-		}
-		allow = append(allow, p)
-	}
-	c := webhook.Config{URL: w.URL, Timeout: w.Timeout, Allow: allow}
-	if secret != "" {
-		c.Secrets = []string{secret}
-	}
-	sink, err := webhook.New(c)
-	if err != nil {
-		return &configError{fmt.Errorf("webhook %s: %w", w.Name, err)}
-	}
-	outbox, err := uplink.OpenOutbox(g.dir.join("outbox", w.Name), uplink.OutboxOptions{
-		FS:       g.dir.fs,
-		MaxBytes: webhookBytes, WhenFull: uplink.DropOldest, SegmentBytes: 1 << 20, OnShed: g.shed(w.Name), Log: g.log,
-	})
-	if err != nil {
-		return err
-	}
-	g.outlet.webhooks = append(g.outlet.webhooks, &hook{name: w.Name, outbox: outbox})
-	return g.forward(w.Name, "webhook", outbox, sink, uplink.ForwarderOptions{BatchRecords: 1, RetryFor: w.RetryFor})
-}
-
-// webhookBytes bounds one webhook's outbox: at a few hundred bytes an alert, some hundred thousand of them.
-const webhookBytes = 64 << 20
 
 func (g *gateway) forward(name, kind string, outbox *uplink.Outbox, sink uplink.Sink, o uplink.ForwarderOptions) error {
 	o.Name, o.Quarantine, o.Log = name, g.outlet.quarantine, g.log
@@ -169,7 +179,7 @@ func (g *gateway) forward(name, kind string, outbox *uplink.Outbox, sink uplink.
 	if err != nil {
 		return errors.Join(err, outbox.Close())
 	}
-	g.forwarders = append(g.forwarders, &forwarder{Forwarder: f, name: name, kind: kind, outbox: outbox})
+	g.forwarders = append(g.forwarders, &forwarder{Forwarder: f, name: name, kind: kind, outbox: outbox, sink: sink})
 	return nil
 }
 

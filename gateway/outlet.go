@@ -1,23 +1,20 @@
 package main
 
 import (
+	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
-	"fmt"
 	"log/slog"
-	"slices"
-	"strconv"
 	"sync/atomic"
 	"time"
 
+	"sluice/broker/decode"
+	"sluice/gateway/history"
 	"sluice/gateway/pipeline"
 	"sluice/gateway/seglog"
 	"sluice/gateway/telemetry"
 	"sluice/rules"
 	"sluice/uplink"
-	"sluice/uplink/webhook"
 )
 
 // outlet spreads the fold's outputs over the outboxes and the quarantine. It belongs to the pipeline's goroutine.
@@ -26,7 +23,11 @@ type outlet struct {
 	destinations []*destination
 	webhooks     []*hook
 	quarantine   *uplink.Quarantine
+	history      *history.History // nil: none
 	instance     string
+	gateway      string                                   // its id
+	topics       *alertTopics                             // nil: alerts are not published
+	publish      func(topic string, payload []byte) error // to devices; nil where there is no broker
 	log          *slog.Logger
 
 	body    []byte
@@ -59,47 +60,6 @@ func (o *outlet) Point(c pipeline.Cause, p *telemetry.Point) {
 	}
 }
 
-// Alerts implements pipeline.Outputs: what one record caused becomes one notification for each webhook concerned.
-func (o *outlet) Alerts(c pipeline.Cause, events []rules.Event) {
-	for _, h := range o.webhooks {
-		n := webhook.Notification{ID: o.notificationID(h.name, c), Receiver: h.name}
-		for i := range events {
-			if ev := &events[i]; ev.Webhooks == nil || slices.Contains(ev.Webhooks, h.name) {
-				n.Alerts = append(n.Alerts, alert(ev))
-			}
-		}
-		if len(n.Alerts) == 0 {
-			continue
-		}
-		if name := events[0].Alert; !slices.ContainsFunc(n.Alerts, func(a webhook.Alert) bool { return a.Labels["alertname"] != name }) {
-			n.GroupLabels = map[string]string{"alertname": name}
-		}
-		body, err := n.Marshal()
-		if err != nil {
-			o.err = fmt.Errorf("encode notification: %w", err)
-			return
-		}
-		o.put(h.name, func() error { return h.outbox.Put(cause(c), uplink.TypeNotification, body) })
-	}
-}
-
-// notificationID is the same whenever the same record is replayed, and differs between data directories.
-func (o *outlet) notificationID(receiver string, c pipeline.Cause) string {
-	sum := sha256.Sum256([]byte(o.instance + "\x00" + receiver + "\x00" + strconv.FormatUint(uint64(c.LSN), 10)))
-	return "msg_" + hex.EncodeToString(sum[:16])
-}
-
-func alert(ev *rules.Event) webhook.Alert {
-	a := webhook.Alert{
-		Status: "firing", Labels: ev.Labels.Map(), Annotations: ev.Annotations.Map(), Value: ev.Value,
-		StartsAt: time.Unix(0, ev.StartsAt).UTC(), Fingerprint: fmt.Sprintf("%016x", ev.Fingerprint),
-	}
-	if ev.State == rules.Resolved {
-		a.Status, a.EndsAt = "resolved", time.Unix(0, ev.EndsAt).UTC()
-	}
-	return a
-}
-
 // Refuse implements pipeline.Outputs.
 func (o *outlet) Refuse(c pipeline.Cause, r *pipeline.Refused) {
 	o.put("quarantine", func() error {
@@ -108,6 +68,16 @@ func (o *outlet) Refuse(c pipeline.Cause, r *pipeline.Refused) {
 			Payload: r.Payload, Count: uint64(r.Count),
 		})
 	})
+}
+
+// Command implements pipeline.CommandOutputs.
+func (o *outlet) Command(_ pipeline.Cause, c *decode.Command) {
+	if o.publish == nil {
+		return
+	}
+	if err := o.publish(c.Topic, bytes.Clone(c.Payload)); err != nil {
+		o.log.Warn("command to a device not published", "topic", c.Topic, "err", err)
+	}
 }
 
 // put stores one output and waits while there is no room for it. Nothing that follows is looked at meanwhile: order is kept, the

@@ -17,6 +17,8 @@ import (
 	"sluice/gateway/seglog"
 	"sluice/gateway/seglog/fsys/simfs"
 	"sluice/gateway/telemetry"
+	"sluice/rules"
+	policy "sluice/rules/notify"
 	"sluice/uplink"
 	"sluice/uplink/webhook"
 )
@@ -71,8 +73,35 @@ func simSpec() *pipeline.Spec {
     rules:
       - { alert: High, expr: v > 2 }
       - { alert: Low, expr: v < -2, for: 1s, keep_firing_for: 2s }
+      - { alert: Warm, expr: v > -2.5, webhooks: [chat], escalate: [{ after: 5s, to: [ops] }] }
 `}},
+		Receivers: []policy.Receiver{
+			{Name: "ops", GroupBy: []string{"alertname"}},
+			{Name: "chat", GroupBy: []string{"alertname"}, GroupWait: time.Second, GroupInterval: 3 * time.Second, RepeatInterval: 2 * time.Second},
+		},
 	}
+}
+
+// simOperator is what an operator does before the message of that number. Like a device, the operator tries again until it is
+// journalled, and says the same then.
+func simOperator(n int) *policy.Command {
+	fingerprint := func(alert, device string) string {
+		return policy.FormatFingerprint(rules.Fingerprint(telemetry.LabelsFromMap(map[string]string{"alertname": alert, "device": device})))
+	}
+	at := simT0 + int64(n)*int64(700*time.Millisecond)
+	switch n {
+	case 10:
+		return &policy.Command{Op: policy.AddSilence, By: "ann", ID: "b", Match: map[string]string{"device": "b"}, StartsAt: at, EndsAt: at + int64(12*time.Second)}
+	case 18:
+		return &policy.Command{Op: policy.Acknowledge, By: "ann", Fingerprint: fingerprint("Warm", "a")}
+	case 22:
+		return &policy.Command{Op: policy.ExpireSilence, By: "ann", ID: "b"}
+	case 38:
+		return &policy.Command{Op: policy.Acknowledge, By: "bob", Fingerprint: fingerprint("Warm", "b")}
+	case 40:
+		return &policy.Command{Op: policy.Unacknowledge, By: "bob", Fingerprint: fingerprint("Warm", "b")}
+	}
+	return nil
 }
 
 // simWorld is everything that a crash of the gateway does not touch.
@@ -84,7 +113,7 @@ type simWorld struct {
 	windows map[string]float64 // identity and field of each aggregate in the store
 	raw     map[string]float64 // readings stored as such
 	hookIDs map[string]bool
-	history []string // notifications in order of first arrival
+	history map[string][]string // by receiver: notifications in order of first arrival
 	refused map[string]int
 	starts  int
 }
@@ -92,11 +121,11 @@ type simWorld struct {
 func newSimWorld(t testing.TB, n int) *simWorld {
 	return &simWorld{
 		t: t, fs: simfs.New(1), script: simScript(n), windows: map[string]float64{}, raw: map[string]float64{},
-		hookIDs: map[string]bool{}, refused: map[string]int{},
+		hookIDs: map[string]bool{}, history: map[string][]string{}, refused: map[string]int{},
 	}
 }
 
-var simBoxes = []string{"cloud", "ops"}
+var simBoxes = []string{"cloud", "ops", "chat"}
 
 type simSink func(recs []uplink.Record) error
 
@@ -134,9 +163,11 @@ func (w *simWorld) notify(recs []uplink.Record) error {
 			continue
 		}
 		w.hookIDs[n.ID] = true
+		line := n.Reason + ":"
 		for _, a := range n.Alerts {
-			w.history = append(w.history, a.Labels["alertname"]+" "+a.Labels["device"]+" "+a.Status)
+			line += " " + a.Labels["alertname"] + "/" + a.Labels["device"] + "=" + a.Status
 		}
+		w.history[n.Receiver] = append(w.history[n.Receiver], line)
 	}
 	return nil
 }
@@ -191,7 +222,7 @@ func (w *simWorld) start() (g *simGateway, err error) {
 		return g, err
 	}
 	for i, name := range simBoxes {
-		sink := []simSink{w.store, w.notify}[i]
+		sink := []simSink{w.store, w.notify, w.notify}[i]
 		box, err := uplink.OpenOutbox("/d/outbox/"+name, uplink.OutboxOptions{FS: w.fs, SegmentBytes: 16 << 10, WhenFull: uplink.Refuse})
 		if err != nil {
 			return g, err
@@ -205,7 +236,7 @@ func (w *simWorld) start() (g *simGateway, err error) {
 		}
 	}
 	g.out.destinations = []*destination{{name: "cloud", outbox: g.outboxes["cloud"]}}
-	g.out.webhooks = []*hook{{name: "ops", outbox: g.outboxes["ops"]}}
+	g.out.webhooks = []*hook{{name: "ops", outbox: g.outboxes["ops"]}, {name: "chat", outbox: g.outboxes["chat"]}}
 	g.runner = pipeline.NewRunner(fold, g.journal, g.slots, g.out, pipeline.Options{CheckpointBytes: 1500, KeepBytes: 1})
 	if _, err := g.runner.Replay(); err != nil {
 		return g, err
@@ -234,6 +265,15 @@ func (g *simGateway) commit() error {
 func (g *simGateway) step() error {
 	m := &g.script[g.next]
 	at := simT0 + int64(g.next)*int64(700*time.Millisecond)
+	if c := simOperator(g.next); c != nil {
+		body, err := c.Encode()
+		if err != nil {
+			return err
+		}
+		if _, err := g.journal.Append(pipeline.RecordOperator, at, body); err != nil {
+			return err
+		}
+	}
 	head := pipeline.AppendMessageHead(nil, &pipeline.Message{ClientID: m.device, Topic: "d/" + m.device, QoS: 1})
 	if _, err := g.journal.Append(pipeline.RecordMessage, at, head, []byte(m.payload)); err != nil {
 		return err
@@ -359,7 +399,7 @@ func (w *simWorld) expected() (windows, raw map[string]float64) {
 }
 
 // judge compares the world with what it must be. baseline is the history of a run without trouble.
-func (w *simWorld) judge(baseline []string) error {
+func (w *simWorld) judge(baseline string) error {
 	windows, raw := w.expected()
 	if d := difference(w.windows, windows); d != "" {
 		return errors.New("windows: " + d)
@@ -367,10 +407,15 @@ func (w *simWorld) judge(baseline []string) error {
 	if d := difference(w.raw, raw); d != "" {
 		return errors.New("readings: " + d)
 	}
-	if got, want := strings.Join(w.history, "\n"), strings.Join(baseline, "\n"); baseline != nil && got != want {
-		return fmt.Errorf("notifications:\n%s\nwithout trouble:\n%s", got, want)
+	if got := w.told(); baseline != "" && got != baseline {
+		return fmt.Errorf("notifications:\n%s\nwithout trouble:\n%s", got, baseline)
 	}
 	return nil
+}
+
+// told is what each receiver was told, in order.
+func (w *simWorld) told() string {
+	return "ops\n" + strings.Join(w.history["ops"], "\n") + "\nchat\n" + strings.Join(w.history["chat"], "\n")
 }
 
 func difference(got, want map[string]float64) string {
@@ -405,18 +450,25 @@ func (w *simWorld) endure(after func(n int)) error {
 
 const simMessages = 60
 
-func simBaseline(t testing.TB) (history []string, ops int) {
+func simBaseline(t testing.TB) (history string, ops int) {
 	w := newSimWorld(t, simMessages)
 	if err := w.life(); err != nil {
 		t.Fatalf("run without trouble: %v", err)
 	}
-	if err := w.judge(nil); err != nil {
+	if err := w.judge(""); err != nil {
 		t.Fatalf("run without trouble: %v", err)
 	}
-	if len(w.history) < 10 || w.refused["syntax"] == 0 {
-		t.Fatalf("the script exercises too little: %v %v", w.history, w.refused)
+	history = w.told()
+	for _, want := range []string{"changed: High/a=firing", "changed: High/a=resolved", "repeated: Warm/", "escalated: Warm/", "Warm/a=firing Warm/b=firing"} {
+		if !strings.Contains(history, want) {
+			t.Errorf("the script exercises too little: %q is not in\n%s", want, history)
+		}
 	}
-	return w.history, w.fs.Ops()
+	if len(w.history["ops"]) < 10 || len(w.history["chat"]) < 8 || w.refused["syntax"] == 0 {
+		t.Fatalf("the script exercises too little: %s %v", history, w.refused)
+	}
+	t.Logf("without trouble:\n%s", history)
+	return history, w.fs.Ops()
 }
 
 // simRounds is how many of the disk policies, or faults, each operation meets: one by default, all of them and more seeds with

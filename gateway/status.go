@@ -115,6 +115,15 @@ func (g *gateway) Ready() console.Readiness {
 	}
 	part("rules", trouble, fmt.Sprintf("%d alerts", len(g.runner.View().Alerts)))
 
+	if g.history != nil {
+		h := g.history.Status()
+		trouble = ""
+		if h.LastError != "" {
+			trouble = "stands still, its readings wait in the journal: " + h.LastError
+		}
+		part("history", trouble, fmt.Sprintf("%s, %d records behind", h.State, int64(g.runner.Applied())-int64(h.Applied)))
+	}
+
 	for _, f := range g.forwarders {
 		s := f.Status()
 		// A destination that is away for a while is what outboxes are for; what needs a person is not.

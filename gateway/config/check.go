@@ -24,6 +24,7 @@ func check(c *Config, d *decoder) {
 	k.gateway()
 	k.mqtt()
 	k.journal()
+	k.history()
 	k.sources()
 	k.limits()
 	k.rules()
@@ -136,6 +137,11 @@ func (k *checker) label(key, name string) {
 
 func (k *checker) gateway() {
 	g := &k.c.Gateway
+	if g.Zone != "" && k.sound("gateway.zone") {
+		if _, err := time.LoadLocation(g.Zone); err != nil || g.Zone == "Local" {
+			k.fail("gateway.zone", `want a time zone such as "Europe/Berlin" or "UTC", got %q`, g.Zone)
+		}
+	}
 	if g.ID == "" && !k.written("gateway.id") {
 		if host, err := os.Hostname(); err == nil && validName(host) {
 			g.ID = host
@@ -211,6 +217,29 @@ func (k *checker) mqtt() {
 	k.bytes("mqtt.limits.packet_bytes", m.Limits.PacketBytes, 128, maxPacketBytes)
 	k.duration("mqtt.limits.connect_timeout", m.Limits.ConnectTimeout, 100*time.Millisecond, 5*time.Minute)
 	k.count("mqtt.limits.publish_rate", m.Limits.PublishRate, 0, 10_000_000)
+	k.mqttLimits()
+}
+
+func (k *checker) mqttLimits() {
+	l := &k.c.MQTT.Limits
+	const key = "mqtt.limits."
+	k.count(key+"connections_per_address", l.ConnectionsPerAddress, 0, 1_000_000)
+	k.count(key+"sessions", l.Sessions, 0, 10_000_000)
+	k.count(key+"failed_logins", l.FailedLogins, 0, 1_000_000)
+	k.count(key+"takeovers", l.Takeovers, 0, 1_000_000)
+	k.count(key+"topic_levels", l.TopicLevels, 1, 32_768)
+	k.count(key+"topic_bytes", l.TopicBytes, 1, 65_535)
+	k.count(key+"subscriptions", l.Subscriptions, 0, 1_000_000)
+	k.count(key+"retained", l.Retained, 0, 10_000_000)
+	k.bytes(key+"retained_bytes", l.RetainedBytes, 0, 1<<40)
+	k.bytes(key+"queue_bytes", l.QueueBytes, 4<<10, 1<<30)
+	k.duration(key+"session_expiry", l.SessionExpiry, time.Second, 10*365*24*time.Hour)
+	k.count(key+"queued_messages", l.QueuedMessages, 1, 60_000)
+	k.bytes(key+"queued_bytes", l.QueuedBytes, 4<<10, 1<<30)
+	k.bytes(key+"queued_total_bytes", l.QueuedTotalBytes, 4<<10, 1<<34)
+	if l.QueueBytes < l.PacketBytes && k.sound(key+"queue_bytes") && k.sound(key+"packet_bytes") {
+		k.fail(key+"queue_bytes", "want at least mqtt.limits.packet_bytes (%s), got %s", l.PacketBytes, l.QueueBytes)
+	}
 }
 
 // tls checks that what is named is there, is a pair, and is private.
@@ -225,6 +254,9 @@ func (k *checker) tls(key string, t TLS) {
 	ok := k.readable(key+".cert_file", t.CertFile, false)
 	ok = k.secret(key+".key_file", t.KeyFile) && ok
 	k.readable(key+".client_ca_file", t.ClientCAFile, false)
+	if k.readable(key+".crl_file", t.CRLFile, false) && t.CRLFile != "" && t.ClientCAFile == "" {
+		k.fail(key+".crl_file", "needs client_ca_file")
+	}
 	if ok {
 		if _, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile); err != nil {
 			k.fail(key+".cert_file", "%s", err)
@@ -277,6 +309,17 @@ func (k *checker) journal() {
 	}
 	if j.MaxBytes < j.KeepBytes {
 		k.fail("journal.max_bytes", "want at least journal.keep_bytes (%s), got %s", j.KeepBytes, j.MaxBytes)
+	}
+}
+
+func (k *checker) history() {
+	h := k.c.History
+	if h.Keep == 0 {
+		return // none
+	}
+	k.duration("history.keep", h.Keep, time.Second, 20*366*24*time.Hour)
+	if h.MaxBytes != 0 {
+		k.bytes("history.max_bytes", h.MaxBytes, 1<<20, 1<<50)
 	}
 }
 
@@ -367,7 +410,8 @@ func (k *checker) webhooks() {
 		k.uniqueName(names, key+".name", w.Name)
 		k.url(key+".url", w.URL, "https", "http")
 		k.secret(key+".secret_file", w.SecretFile)
-		k.oneOf(key+".format", w.Format, []string{"alertmanager"}, []string{"cloudevents", "template"})
+		k.oneOf(key+".format", w.Format, []string{"alertmanager", "cloudevents", "template"}, nil)
+		k.notifications(key, &w)
 		k.duration(key+".timeout", w.Timeout, 100*time.Millisecond, 5*time.Minute)
 		k.duration(key+".retry_for", w.RetryFor, 0, 90*24*time.Hour)
 		for j, a := range w.Allow {
@@ -379,70 +423,5 @@ func (k *checker) webhooks() {
 	}
 	for i, d := range k.c.Uplink.Destinations {
 		k.uniqueName(names, fmt.Sprintf("uplink.destinations[%d].name", i), d.Name)
-	}
-}
-
-// destinationKeys are the keys of Destination that only some types have.
-var destinationKeys = []struct {
-	key   string
-	types []string
-}{
-	{"org", []string{"influxdb"}},
-	{"bucket", []string{"influxdb"}},
-	{"token_file", []string{"influxdb"}},
-	{"brokers", []string{"kafka"}},
-	{"topic", []string{"kafka", "mqtt"}},
-	{"stream", []string{"nats"}},
-	{"subject", []string{"nats"}},
-}
-
-func (k *checker) destinations() {
-	for i, d := range k.c.Uplink.Destinations {
-		key := fmt.Sprintf("uplink.destinations[%d]", i)
-		if d.Type == "" {
-			if k.sound(key) && k.sound(key+".type") {
-				k.fail(key+".type", "is required")
-			}
-			continue
-		}
-		k.oneOf(key+".type", d.Type, []string{"influxdb"}, []string{"kafka", "nats", "mqtt"})
-		if d.Type != "influxdb" {
-			continue
-		}
-		for _, dk := range destinationKeys {
-			if k.written(key+"."+dk.key) && dk.types[0] != d.Type {
-				k.fail(key+"."+dk.key, "belongs to type %s, not to %s", strings.Join(dk.types, " and "), d.Type)
-			}
-		}
-		k.url(key+".url", d.URL, "https", "http")
-		if d.Bucket == "" && k.sound(key+".bucket") {
-			k.fail(key+".bucket", "is required")
-		}
-		k.secret(key+".token_file", d.TokenFile)
-		k.count(key+".batch", d.Batch, 1, 5000) // 5,000 lines: InfluxDB's advice, and its cloud's limit
-		for name := range d.Match {
-			if name == "" {
-				k.fail(key+".match", "a label needs a name")
-			}
-		}
-		k.bytes(key+".disk.max_bytes", d.Disk.MaxBytes, 1<<20, 1<<50)
-		k.oneOf(key+".disk.when_full", d.Disk.WhenFull, []string{"degrade", "drop_oldest", "refuse"}, nil)
-		k.ladder(key+".disk.ladder", d.Disk.Ladder)
-		k.bytes(key+".bandwidth.bytes_per_second", d.Bandwidth.BytesPerSecond, 0, 1<<50)
-		k.bytes(key+".bandwidth.bytes_per_day", d.Bandwidth.BytesPerDay, 0, 1<<50)
-	}
-}
-
-// ladder wants steps that merge into each other: each a multiple of the one before.
-func (k *checker) ladder(key string, steps []time.Duration) {
-	for i, s := range steps {
-		at := fmt.Sprintf("%s[%d]", key, i)
-		if !k.sound(at) {
-			continue
-		}
-		k.duration(at, s, time.Second, 366*24*time.Hour)
-		if i > 0 && steps[i-1] > 0 && (s <= steps[i-1] || s%steps[i-1] != 0) {
-			k.fail(at, "want a multiple of the step before, %s, got %s", FormatDuration(steps[i-1]), FormatDuration(s))
-		}
 	}
 }

@@ -16,10 +16,12 @@ const maxPacketBytes = Bytes(16<<20 - 128<<10)
 const maxTopicBytes = 65535
 
 var (
-	formatsHere  = []string{"json", "value"}
-	formatsLater = []string{"senml", "sparkplug", "cbor", "influx", "tasmota", "shelly", "zigbee2mqtt", "esphome", "ttn", "chirpstack"}
-	statsLater   = []string{"p50", "p90", "p95", "p99"}
-	timeUnits    = []string{"s", "ms", "us", "ns", "rfc3339", "auto"}
+	formatsHere = []string{"json", "value", "senml", "cbor", "influx", "sparkplug", "availability", "tasmota", "shelly", "zigbee2mqtt", "esphome",
+		"ttn", "chirpstack", "homie"}
+	// presets know their devices' topics, and where time and number stand.
+	presets    = []string{"sparkplug", "tasmota", "shelly", "zigbee2mqtt", "esphome", "ttn", "chirpstack", "homie"}
+	statsLater = []string{"p50", "p90", "p95", "p99"}
+	timeUnits  = []string{"s", "ms", "us", "ns", "rfc3339", "auto"}
 )
 
 func (k *checker) sources() {
@@ -31,23 +33,28 @@ func (k *checker) sources() {
 		s := &k.c.Sources[i]
 		key := fmt.Sprintf("sources[%d]", i)
 		k.uniqueName(names, key+".name", s.Name)
-		k.topic(key, s)
-		k.oneOf(key+".format", s.Format, formatsHere, formatsLater)
+		if s.Topic != "" || k.written(key+".topic") || !slices.Contains(presets, s.Format) {
+			k.topic(key, s)
+		} else {
+			for j, l := range s.Labels {
+				if l != "" {
+					k.label(fmt.Sprintf("%s.labels[%d]", key, j), l)
+				}
+			}
+		}
+		k.oneOf(key+".format", s.Format, formatsHere, nil)
 		if !k.written(key + ".measurement") {
 			s.Measurement = s.Name
 		}
 		k.measurement(key+".measurement", s.Measurement)
 		k.oneOf(key+".time.unit", s.Time.Unit, timeUnits, nil)
-		if s.Time.Field == "" && k.written(key+".time.unit") {
+		if s.Time.Field == "" && k.written(key+".time.unit") && s.Format != "influx" {
 			k.fail(key+".time", "field is required: without one, the time is that of arrival")
 		}
-		if s.Format == "value" {
-			for _, sub := range []string{".time.field", ".sequence", ".fields", ".labels"} {
-				if k.written(key + sub) {
-					k.fail(key+sub, "format value is one bare number: it has no fields")
-				}
-			}
-		}
+		k.formatKeys(key, s.Format)
+		k.zone(key+".zone", s)
+		k.oneOf(key+".retained", s.Retained, []string{"fresh", "stale"}, nil)
+		k.expect(key+".expect", &s.Expect)
 		k.words(key+".fields", s.Fields)
 		k.words(key+".labels", s.Labels)
 		k.oneOf(key+".send", s.Send, []string{"aggregates", "readings", "both"}, nil)
@@ -55,6 +62,64 @@ func (k *checker) sources() {
 		k.oneOf(key+".late", s.Late, []string{"quarantine"}, []string{"backfill"})
 		k.stats(key+".stats", s.Stats)
 		k.shadowed(key, i)
+	}
+}
+
+// formatKeys refuses keys that a format has no use for.
+func (k *checker) formatKeys(key, format string) {
+	without := func(why string, subs ...string) {
+		for _, sub := range subs {
+			if k.written(key + sub) {
+				k.fail(key+sub, "format %s %s", format, why)
+			}
+		}
+	}
+	switch {
+	case format == "value":
+		without("is one bare number: it has no fields", ".time.field", ".sequence", ".fields", ".labels")
+	case format == "availability":
+		without("says whether a device is there, and nothing else", ".time.field", ".sequence", ".fields", ".labels", ".expect")
+	case format == "influx":
+		without("has it in its lines", ".time.field", ".sequence", ".labels")
+	case format == "senml":
+		without("has its own", ".time.field", ".sequence", ".labels")
+	case format == "sparkplug":
+		without("has its own", ".time.field", ".sequence", ".labels")
+	case slices.Contains(presets, format):
+		without("knows where it stands", ".time.field", ".sequence")
+		if format == "esphome" || format == "homie" {
+			without("is one value a topic: capture a topic level instead", ".labels")
+		}
+	}
+}
+
+func (k *checker) zone(key string, s *Source) {
+	if s.Zone == "" || !k.sound(key) {
+		return
+	}
+	if _, err := time.LoadLocation(s.Zone); err != nil || s.Zone == "local" {
+		k.fail(key, `want a time zone such as "Europe/Berlin", "UTC" or "Local", got %q`, s.Zone)
+	}
+	if s.Format != "tasmota" && (s.Time.Field == "" || s.Format != "json" && s.Format != "cbor") {
+		k.fail(key, "format %s has no times that need one", s.Format)
+	}
+}
+
+func (k *checker) expect(key string, e *Expect) {
+	k.words(key+".require", e.Require)
+	for metric, r := range e.Ranges {
+		at := key + ".ranges." + metric
+		switch {
+		case metric == "" && k.sound(key+".ranges"):
+			k.fail(key+".ranges", "a metric needs a name")
+		case r.Min != nil && r.Max != nil && *r.Min > *r.Max && k.sound(at):
+			k.fail(at, "want the lowest value first, got [%v, %v]", *r.Min, *r.Max)
+		}
+	}
+	for metric, unit := range e.Units {
+		if (metric == "" || unit == "") && k.sound(key+".units") {
+			k.fail(key+".units", "a metric and its unit need a name")
+		}
 	}
 }
 
@@ -166,6 +231,8 @@ func Captures(topic string) ([]string, error) {
 		return nil, fmt.Errorf("longer than MQTT's %d bytes", maxTopicBytes)
 	case strings.HasPrefix(topic, "$"):
 		return nil, fmt.Errorf("topics that start with $ are the broker's own, got %q", topic)
+	case strings.HasPrefix(topic, "sluice/"):
+		return nil, fmt.Errorf("topics that start with sluice/ are the gateway's own and never taken for readings, got %q", topic)
 	}
 	var names []string
 	levels := strings.Split(topic, "/")

@@ -32,6 +32,7 @@ type Gateway struct {
 	ID      string            `yaml:"id"`       // tag gateway on every point; default: the host's name
 	DataDir string            `yaml:"data_dir"` // default /var/lib/sluice
 	Labels  map[string]string `yaml:"labels"`   // on every point
+	Zone    string            `yaml:"zone"`     // of hours and days in rules that name none; default: the machine's
 }
 
 // MQTT configures the embedded broker.
@@ -55,6 +56,7 @@ type TLS struct {
 	CertFile     string `yaml:"cert_file,path"`
 	KeyFile      string `yaml:"key_file,path,secret"`
 	ClientCAFile string `yaml:"client_ca_file,path"` // clients must show a certificate signed by one of these
+	CRLFile      string `yaml:"crl_file,path"`       // certificates of that authority that it took back
 }
 
 // Enabled tells whether the listener speaks TLS.
@@ -62,10 +64,24 @@ func (t TLS) Enabled() bool { return t.CertFile != "" }
 
 // MQTTLimits bound what one client, and all of them, can take.
 type MQTTLimits struct {
-	Connections    int           `yaml:"connections"`
-	PacketBytes    Bytes         `yaml:"packet_bytes"`
-	ConnectTimeout time.Duration `yaml:"connect_timeout"` // from accept to CONNECT
-	PublishRate    int           `yaml:"publish_rate"`    // messages a second and client, by not reading; 0: none
+	Connections           int           `yaml:"connections"`
+	ConnectionsPerAddress int           `yaml:"connections_per_address"` // 0: no limit, as for all that follow which say so
+	Sessions              int           `yaml:"sessions"`                // those of clients that are away included; 0: no limit
+	PacketBytes           Bytes         `yaml:"packet_bytes"`
+	ConnectTimeout        time.Duration `yaml:"connect_timeout"` // from accept to CONNECT
+	PublishRate           int           `yaml:"publish_rate"`    // messages a second and client, by not reading; 0: none
+	FailedLogins          int           `yaml:"failed_logins"`   // a minute and address; 0: no limit
+	Takeovers             int           `yaml:"takeovers"`       // a minute and client id; 0: no limit
+	TopicLevels           int           `yaml:"topic_levels"`
+	TopicBytes            int           `yaml:"topic_bytes"`
+	Subscriptions         int           `yaml:"subscriptions"`   // a client; 0: no limit
+	Retained              int           `yaml:"retained"`        // messages; 0: no limit
+	RetainedBytes         Bytes         `yaml:"retained_bytes"`  // 0: no limit
+	QueueBytes            Bytes         `yaml:"queue_bytes"`     // waiting for one slow client, then it is disconnected
+	SessionExpiry         time.Duration `yaml:"session_expiry"`  // at most, of a session whose client is away
+	QueuedMessages        int           `yaml:"queued_messages"` // of a session that outlives its connection
+	QueuedBytes           Bytes         `yaml:"queued_bytes"`    // likewise
+	QueuedTotalBytes      Bytes         `yaml:"queued_total_bytes"`
 }
 
 // Journal configures the durable log of accepted messages.
@@ -79,8 +95,8 @@ type Journal struct {
 // Source maps a topic filter to readings. The first source that matches a topic wins.
 type Source struct {
 	Name        string        `yaml:"name"`
-	Topic       string        `yaml:"topic"`  // MQTT filter; {name} captures one level as a label
-	Format      string        `yaml:"format"` // json (default) or value
+	Topic       string        `yaml:"topic"`  // MQTT filter; {name} captures one level as a label; a preset has its own
+	Format      string        `yaml:"format"` // json (default); see formatsHere and presets
 	Measurement string        `yaml:"measurement"`
 	Time        SourceTime    `yaml:"time"`
 	Sequence    string        `yaml:"sequence"` // field that numbers a device's messages; marks duplicates
@@ -92,7 +108,20 @@ type Source struct {
 	Lateness    time.Duration `yaml:"lateness"` // how long a late reading still corrects its window
 	Late        string        `yaml:"late"`     // quarantine
 	Stats       []string      `yaml:"stats"`
+	Zone        string        `yaml:"zone"`     // of times that do not say theirs: Europe/Berlin, UTC, Local
+	Retained    string        `yaml:"retained"` // fresh (default) or stale: what a message with the retain flag is
+	Expect      Expect        `yaml:"expect"`
 }
+
+// Expect is what payloads must keep to; what does not is quarantined.
+type Expect struct {
+	Require []string          `yaml:"require"` // metrics in every sample
+	Ranges  map[string]Range  `yaml:"ranges"`  // lowest and highest value by metric
+	Units   map[string]string `yaml:"units"`   // by metric, where the payload or its format says one
+}
+
+// Range is written [lowest, highest]; null is no bound.
+type Range struct{ Min, Max *float64 }
 
 // SourceTime names the field that holds the device's time. An empty Field means arrival time.
 type SourceTime struct {
@@ -117,10 +146,21 @@ type Webhook struct {
 	Name       string        `yaml:"name"`
 	URL        string        `yaml:"url"`
 	SecretFile string        `yaml:"secret_file,path,secret"` // Standard Webhooks key; empty: unsigned
-	Format     string        `yaml:"format"`                  // alertmanager
+	Format     string        `yaml:"format"`                  // alertmanager (default), cloudevents or template
 	Timeout    time.Duration `yaml:"timeout"`
 	RetryFor   time.Duration `yaml:"retry_for"`
 	Allow      []string      `yaml:"allow"` // private address ranges that may be dialled
+
+	TemplateFile string `yaml:"template_file,path"` // format template: the body, a Go text/template
+	ContentType  string `yaml:"content_type"`       // format template: of that body
+
+	GroupBy        []string      `yaml:"group_by"`        // labels whose equal values share a notification; "..." is every label
+	GroupWait      time.Duration `yaml:"group_wait"`      // how long a new group gathers
+	GroupInterval  time.Duration `yaml:"group_interval"`  // least time between two notifications of a group's changes
+	RepeatInterval time.Duration `yaml:"repeat_interval"` // what still fires is told again; 0: never
+	FlapFloor      time.Duration `yaml:"flap_floor"`      // least time between two notifications of a flapping alert; 0: none
+	Include        string        `yaml:"include"`         // changes (default), or group: every firing alert of the group
+	DigestAfter    time.Duration `yaml:"digest_after"`    // what began and ended while the receiver was away so long becomes a digest; 0: never
 }
 
 // Uplink lists the destinations of points.
@@ -130,21 +170,38 @@ type Uplink struct {
 
 // Destination is one store of points, with an outbox of its own. Which keys apply depends on Type.
 type Destination struct {
-	Name      string            `yaml:"name"`
-	Type      string            `yaml:"type"` // influxdb; kafka, nats and mqtt are reserved
-	URL       string            `yaml:"url"`
-	Org       string            `yaml:"org"`
-	Bucket    string            `yaml:"bucket"`
-	TokenFile string            `yaml:"token_file,path,secret"`
-	Batch     int               `yaml:"batch"` // points a request
-	Brokers   []string          `yaml:"brokers"`
-	Topic     string            `yaml:"topic"`
-	Stream    string            `yaml:"stream"`
-	Subject   string            `yaml:"subject"`
-	Match     map[string]string `yaml:"match"` // label matchers; empty: every point
-	Disk      Disk              `yaml:"disk"`
-	Bandwidth Bandwidth         `yaml:"bandwidth"`
+	Name            string            `yaml:"name"`
+	Type            string            `yaml:"type"` // influxdb, kafka, nats or mqtt
+	URL             string            `yaml:"url"`
+	Org             string            `yaml:"org"`
+	Bucket          string            `yaml:"bucket"`
+	TokenFile       string            `yaml:"token_file,path,secret"`
+	Batch           int               `yaml:"batch"` // points a request
+	Brokers         []string          `yaml:"brokers"`
+	Topic           string            `yaml:"topic"`
+	Stream          string            `yaml:"stream"`
+	Subject         string            `yaml:"subject"` // with {labels}, as Topic of type mqtt
+	Username        string            `yaml:"username"`
+	PasswordFile    string            `yaml:"password_file,path,secret"`
+	SASL            string            `yaml:"sasl"`                         // plain (default), scram-sha-256 or scram-sha-512
+	CredentialsFile string            `yaml:"credentials_file,path,secret"` // NATS: JWT and seed
+	ClientID        string            `yaml:"client_id"`                    // empty: made of the gateway's id and Name
+	TLS             DestinationTLS    `yaml:"tls"`
+	Match           map[string]string `yaml:"match"` // label matchers; empty: every point
+	Disk            Disk              `yaml:"disk"`
+	Bandwidth       Bandwidth         `yaml:"bandwidth"`
 }
+
+// DestinationTLS says how a destination is trusted, and how it trusts us.
+type DestinationTLS struct {
+	Enabled  bool   `yaml:"enabled"`      // Kafka: TLS with the system's authorities; elsewhere the address says so
+	CAFile   string `yaml:"ca_file,path"` // instead of the system's authorities
+	CertFile string `yaml:"cert_file,path"`
+	KeyFile  string `yaml:"key_file,path,secret"`
+}
+
+// On tells whether TLS is asked for.
+func (t DestinationTLS) On() bool { return t != DestinationTLS{} }
 
 // Disk bounds one outbox.
 type Disk struct {
@@ -161,8 +218,8 @@ type Bandwidth struct {
 
 // History configures the local history.
 type History struct {
-	Keep     time.Duration `yaml:"keep"`
-	MaxBytes Bytes         `yaml:"max_bytes"`
+	Keep     time.Duration `yaml:"keep"`      // 0: no local history
+	MaxBytes Bytes         `yaml:"max_bytes"` // 0: no bound
 }
 
 // HTTP configures the status pages, metrics and API.
@@ -180,9 +237,23 @@ func Default() *Config {
 		MQTT: MQTT{
 			Listeners: []Listener{{Address: "127.0.0.1:1883", Protocol: "tcp"}},
 			Limits: MQTTLimits{
-				Connections:    10_000,
-				PacketBytes:    256 << 10,
-				ConnectTimeout: 5 * time.Second,
+				Connections:           10_000,
+				ConnectionsPerAddress: 1_000,
+				Sessions:              20_000,
+				PacketBytes:           256 << 10,
+				ConnectTimeout:        5 * time.Second,
+				FailedLogins:          60,
+				Takeovers:             10,
+				TopicLevels:           32,
+				TopicBytes:            1024,
+				Subscriptions:         1_000,
+				Retained:              20_000,
+				RetainedBytes:         64 << 20,
+				QueueBytes:            1 << 20,
+				SessionExpiry:         7 * 24 * time.Hour,
+				QueuedMessages:        10_000,
+				QueuedBytes:           16 << 20,
+				QueuedTotalBytes:      64 << 20,
 			},
 		},
 		Journal: Journal{
@@ -202,6 +273,7 @@ func defaultListener() Listener { return Listener{Protocol: "tcp"} }
 func defaultSource() Source {
 	return Source{
 		Format:   "json",
+		Retained: "fresh",
 		Time:     SourceTime{Unit: "auto"},
 		Send:     "aggregates",
 		Window:   10 * time.Second,
@@ -213,7 +285,10 @@ func defaultSource() Source {
 }
 
 func defaultWebhook() Webhook {
-	return Webhook{Format: "alertmanager", Timeout: 10 * time.Second, RetryFor: 72 * time.Hour}
+	return Webhook{
+		Format: "alertmanager", Timeout: 10 * time.Second, RetryFor: 72 * time.Hour, ContentType: "application/json",
+		GroupBy: []string{"alertname"}, RepeatInterval: 4 * time.Hour, Include: "changes", DigestAfter: 5 * time.Minute,
+	}
 }
 
 func defaultDestination() Destination {

@@ -68,7 +68,9 @@ mqtt:
     - { address: "[::1]:9001", protocol: websocket }
   allow_anonymous: false
   password_file: passwd
-  limits: { connections: 20000, packet_bytes: 128KiB, connect_timeout: 3s, publish_rate: 50 }
+  limits: { connections: 20000, packet_bytes: 128KiB, connect_timeout: 3s, publish_rate: 50, connections_per_address: 0,
+    sessions: 5, failed_logins: 6, takeovers: 7, topic_levels: 8, topic_bytes: 90, subscriptions: 10, retained: 11, retained_bytes: 12KiB,
+    queue_bytes: 1MiB, session_expiry: 48h, queued_messages: 13, queued_bytes: 14KiB, queued_total_bytes: 15KiB }
 journal: { commit_interval: 100ms, segment_bytes: 4MiB, keep_bytes: 512MiB, max_bytes: 2GiB }
 sources:
   - name: line
@@ -85,7 +87,11 @@ sources:
     lateness: 1d
     late: quarantine
     stats: [count, stddev]
+    zone: Europe/Berlin
+    retained: stale
+    expect: { require: [temperature], ranges: { temperature: [-40, 85.5], humidity: [0, null] }, units: { temperature: Cel } }
   - { name: plain, topic: "raw/+/#", format: value }
+  - { name: plugs, format: tasmota }
 limits: { series: 5000, future: 1m, past: 2d }
 rules: { files: ["rules.d/*.yaml"] }
 webhooks:
@@ -109,26 +115,36 @@ http: { address: "127.0.0.1:8081", users_file: users, tls: {}, insecure: true }
 		t.Fatalf("Load = %v", err)
 	}
 	in := func(name string) string { return filepath.Join(dir, name) }
+	minus40, plus85, zero := -40.0, 85.5, 0.0
 	want := &Config{
 		Gateway: Gateway{ID: "plant-7", DataDir: in("data"), Labels: map[string]string{"site": "plant-7", "Line.3": "010"}},
 		MQTT: MQTT{
 			Listeners:    []Listener{{Address: "0.0.0.0:1883", Protocol: "tcp"}, {Address: "[::1]:9001", Protocol: "websocket"}},
 			PasswordFile: in("passwd"),
-			Limits:       MQTTLimits{Connections: 20000, PacketBytes: 128 << 10, ConnectTimeout: 3 * time.Second, PublishRate: 50},
+			Limits: MQTTLimits{Connections: 20000, PacketBytes: 128 << 10, ConnectTimeout: 3 * time.Second, PublishRate: 50,
+				ConnectionsPerAddress: 0, Sessions: 5, FailedLogins: 6, Takeovers: 7, TopicLevels: 8, TopicBytes: 90, Subscriptions: 10,
+				Retained: 11, RetainedBytes: 12 << 10, QueueBytes: 1 << 20,
+				SessionExpiry: 48 * time.Hour, QueuedMessages: 13, QueuedBytes: 14 << 10, QueuedTotalBytes: 15 << 10},
 		},
 		Journal: Journal{CommitInterval: 100 * time.Millisecond, SegmentBytes: 4 << 20, KeepBytes: 512 << 20, MaxBytes: 2 << 30},
 		Sources: []Source{
 			{Name: "line", Topic: "sites/{site}/devices/{device}/telemetry", Format: "json", Measurement: "telemetry",
 				Time: SourceTime{"ts", "ms"}, Sequence: "seq", Fields: []string{"temperature", "humidity"}, Labels: []string{"line"},
-				Send: "both", Window: time.Minute, Grace: time.Second, Lateness: 24 * time.Hour, Late: "quarantine", Stats: []string{"count", "stddev"}},
+				Send: "both", Window: time.Minute, Grace: time.Second, Lateness: 24 * time.Hour, Late: "quarantine", Stats: []string{"count", "stddev"},
+				Zone: "Europe/Berlin", Retained: "stale", Expect: Expect{Require: []string{"temperature"},
+					Ranges: map[string]Range{"temperature": {Min: &minus40, Max: &plus85}, "humidity": {Min: &zero}}, Units: map[string]string{"temperature": "Cel"}}},
 			{Name: "plain", Topic: "raw/+/#", Format: "value", Measurement: "plain", Time: SourceTime{Unit: "auto"}, Send: "aggregates",
 				Window: 10 * time.Second, Grace: 2 * time.Second, Lateness: 10 * time.Minute, Late: "quarantine",
-				Stats: []string{"count", "mean", "min", "max", "last"}},
+				Stats: []string{"count", "mean", "min", "max", "last"}, Retained: "fresh"},
+			{Name: "plugs", Format: "tasmota", Measurement: "plugs", Time: SourceTime{Unit: "auto"}, Send: "aggregates",
+				Window: 10 * time.Second, Grace: 2 * time.Second, Lateness: 10 * time.Minute, Late: "quarantine",
+				Stats: []string{"count", "mean", "min", "max", "last"}, Retained: "fresh"},
 		},
 		Limits: Limits{Series: 5000, Future: time.Minute, Past: 48 * time.Hour},
 		Rules:  Rules{Files: []string{in("rules.d/*.yaml")}},
 		Webhooks: []Webhook{{Name: "ops", URL: "https://ops.example/hook", SecretFile: in("ops.whsec"), Format: "alertmanager",
-			Timeout: 5 * time.Second, RetryFor: 24 * time.Hour, Allow: []string{"10.0.0.0/8"}}},
+			Timeout: 5 * time.Second, RetryFor: 24 * time.Hour, Allow: []string{"10.0.0.0/8"}, ContentType: "application/json",
+			GroupBy: []string{"alertname"}, RepeatInterval: 4 * time.Hour, Include: "changes", DigestAfter: 5 * time.Minute}},
 		Uplink: Uplink{Destinations: []Destination{{Name: "cloud", Type: "influxdb", URL: "https://influx.example", Org: "acme", Bucket: "edge",
 			TokenFile: in("influx.token"), Batch: 1000, Match: map[string]string{"Site": "plant-*"},
 			Disk:      Disk{MaxBytes: 200_000_000, WhenFull: "drop_oldest", Ladder: []time.Duration{time.Minute, 10 * time.Minute, time.Hour}},
@@ -145,11 +161,8 @@ http: { address: "127.0.0.1:8081", users_file: users, tls: {}, insecure: true }
 		t.Errorf("RuleFiles = %v, %v, want %v", files, err, want)
 	}
 	wantWarnings := []string{
-		"36:26: uplink.destinations[0].disk.ladder: has no effect in this version",
 		"37:37: uplink.destinations[0].bandwidth.bytes_per_second: has no effect in this version",
 		"37:58: uplink.destinations[0].bandwidth.bytes_per_day: has no effect in this version",
-		"38:18: history.keep: has no effect in this version",
-		"38:34: history.max_bytes: has no effect in this version",
 		"39:49: http.users_file: has no effect in this version",
 	}
 	var got []string
@@ -213,8 +226,10 @@ func TestLoad_ErrorsPointAndTeach(t *testing.T) {
 		{"protocol", `mqtt: { listeners: [ { address: "[::1]:1", protocol: websockets } ] }`, `1:54: mqtt.listeners[0].protocol: unknown protocol "websockets"; did you mean "websocket"? (available: tcp, websocket)`},
 		{"half a pair", `mqtt: { listeners: [ { address: "[::1]:1", tls: { cert_file: c } } ] }`, "1:49: mqtt.listeners[0].tls: cert_file and key_file belong together"},
 		{"no password file", "mqtt: { password_file: /nowhere/passwd }", "1:24: mqtt.password_file: /nowhere/passwd does not exist"},
-		{"acl", "mqtt: { acl_file: /dev/null }", "1:19: mqtt.acl_file: /dev/null is not a plain file\n1:19: mqtt.acl_file: is not available in this version"},
+		{"acl", "mqtt: { acl_file: /dev/null }", "1:19: mqtt.acl_file: /dev/null is not a plain file"},
 		{"packet", "mqtt: { limits: { packet_bytes: 1GiB } }", "1:33: mqtt.limits.packet_bytes: want 128 to 16256KiB, got 1GiB"},
+		{"queue", "mqtt: { limits: { queue_bytes: 128KiB } }", "1:32: mqtt.limits.queue_bytes: want at least mqtt.limits.packet_bytes (256KiB), got 128KiB"},
+		{"levels", "mqtt: { limits: { topic_levels: 0 } }", "1:33: mqtt.limits.topic_levels: want 1 to 32768, got 0"},
 		{"rate", "mqtt: { limits: { publish_rate: -1 } }", "1:33: mqtt.limits.publish_rate: want 0 to 10000000, got -1"},
 
 		{"journal order", "journal: { keep_bytes: 2GiB, max_bytes: 1GiB }", "1:41: journal.max_bytes: want at least journal.keep_bytes (2GiB), got 1GiB"},
@@ -223,8 +238,21 @@ func TestLoad_ErrorsPointAndTeach(t *testing.T) {
 		{"no topic", "sources:\n  - { name: a }", "2:5: sources[0].topic: is required"},
 		{"no name", "sources:\n  - { topic: t }", "2:5: sources[0].name: is required"},
 		{"same name", "sources:\n  - { name: a, topic: t }\n  - { name: a, topic: u }", `3:13: sources[1].name: "a" is also the name of sources[0]`},
-		{"format later", source + "format: sparkplug }", `2:34: sources[0].format: format "sparkplug" is not available in this version (available: json, value)`},
-		{"format unknown", source + "format: jsn }", `2:34: sources[0].format: unknown format "jsn"; did you mean "json"? (available: json, value)`},
+		{"no topic and no preset", "sources:\n  - { name: a, format: senml }", "2:5: sources[0].topic: is required"},
+		{"a preset's labels", "sources:\n  - { name: a, format: tasmota, labels: [gateway] }", `2:42: sources[0].labels[0]: the label "gateway" is reserved`},
+		{"a preset's time", source + "format: tasmota, time: { field: Time } }", "2:58: sources[0].time.field: format tasmota knows where it stands"},
+		{"a preset without labels", source + "format: homie, labels: [x] }", "2:49: sources[0].labels: format homie is one value a topic: capture a topic level instead"},
+		{"influx has its time", source + "format: influx, time: { field: t } }", "2:57: sources[0].time.field: format influx has it in its lines"},
+		{"zone unknown", source + "format: tasmota, zone: Europe/Berlln }", `2:49: sources[0].zone: want a time zone such as "Europe/Berlin", "UTC" or "Local", got "Europe/Berlln"`},
+		{"zone without need", source + "format: value, zone: UTC }", "2:47: sources[0].zone: format value has no times that need one"},
+		{"retained", source + "retained: yes }", `2:36: sources[0].retained: unknown retained "yes" (available: fresh, stale)`},
+		{"range upside down", source + "expect: { ranges: { t: [5, 1] } } }", "2:46: sources[0].expect.ranges.t: want the lowest value first, got [5, 1]"},
+		{"range of three", source + "expect: { ranges: { t: [1, 2, 3] } } }", "2:49: sources[0].expect.ranges.t: want a range such as [-40, 85], got a list"},
+		{"range of words", source + "expect: { ranges: { t: [low, 1] } } }", `2:50: sources[0].expect.ranges.t: want a number or null, got "low"`},
+		{"range without end", source + "expect: { ranges: { t: [0, .inf] } } }", `2:53: sources[0].expect.ranges.t: want a number or null, got ".inf"`},
+		{"required twice", source + "expect: { require: [t, t] } }", `2:49: sources[0].expect.require[1]: "t" is listed twice`},
+		{"expect unknown", source + "expect: { min: 1 } }", `2:36: unknown key "sources[0].expect.min"`},
+		{"format unknown", source + "format: jsn }", `2:34: sources[0].format: unknown format "jsn"; did you mean "json"? (available: json, value, senml, cbor, influx, sparkplug, availability, tasmota, shelly, zigbee2mqtt, esphome, ttn, chirpstack, homie)`},
 		{"unit", source + "time: { field: ts, unit: sec } }", `2:51: sources[0].time.unit: unknown unit "sec" (available: s, ms, us, ns, rfc3339, auto)`},
 		{"unit alone", source + "time: { unit: s } }", "2:32: sources[0].time: field is required: without one, the time is that of arrival"},
 		{"value has no fields", source + "format: value, fields: [x] }", "2:49: sources[0].fields: format value is one bare number: it has no fields"},
@@ -244,14 +272,21 @@ func TestLoad_ErrorsPointAndTeach(t *testing.T) {
 		{"webhook url", "webhooks:\n  - { name: a, url: ftp://h }", `2:21: webhooks[0].url: want an address that starts with https:// or http://, got "ftp://h"`},
 		{"webhook no host", "webhooks:\n  - { name: a, url: \"https://\" }", `2:21: webhooks[0].url: want an address such as "https://host", got "https://"`},
 		{"webhook user", "webhooks:\n  - { name: a, url: \"https://u:p@h\" }", "2:21: webhooks[0].url: credentials belong in a file of their own, not in the address"},
-		{"webhook format", hook + "format: cloudevents }", `2:42: webhooks[0].format: format "cloudevents" is not available in this version (available: alertmanager)`},
+		{"webhook format", hook + "format: cloudevent }", `2:42: webhooks[0].format: unknown format "cloudevent"; did you mean "cloudevents"? (available: alertmanager, cloudevents, template)`},
+		{"own topic", "sources:\n  - { name: a, topic: sluice/alerts/# }", `2:23: sources[0].topic: topics that start with sluice/ are the gateway's own and never taken for readings, got "sluice/alerts/#"`},
+		{"template without a file", hook + "format: template }", `2:5: webhooks[0].template_file: is required with format template`},
+		{"template that is not asked for", hook + "content_type: text/plain }", `2:48: webhooks[0].content_type: belongs to format template, not to alertmanager`},
+		{"group_by everything and more", hook + `group_by: ["...", a] }`, `2:45: webhooks[0].group_by[0]: "..." is every label: it stands alone`},
+		{"group_by twice", hook + "group_by: [a, a] }", `2:48: webhooks[0].group_by[1]: "a" is listed twice`},
+		{"repeat too often", hook + "repeat_interval: 1s }", `2:51: webhooks[0].repeat_interval: want 1m to 31d, got 1s`},
+		{"include", hook + "include: all }", `2:43: webhooks[0].include: unknown include "all" (available: changes, group)`},
 		{"webhook allow", hook + "allow: [10.0.0.1/8, h] }", `2:42: webhooks[0].allow[0]: want an address range such as "10.0.0.0/8", got "10.0.0.1/8"
 2:54: webhooks[0].allow[1]: want an address range such as "10.0.0.0/8", got "h"`},
 		{"webhook secret", hook + "secret_file: /nowhere/s }", "2:47: webhooks[0].secret_file: /nowhere/s does not exist"},
 
 		{"folder", "uplink:\n  destinations:\n    - { name: .., type: influxdb, url: \"https://h\", bucket: b }", `3:15: uplink.destinations[0].name: want up to 64 letters, digits, dots, dashes or underscores, starting with a letter or digit, got ".."`},
 		{"shared outbox", hook + "}\n" + dest + "}", `5:15: uplink.destinations[0].name: "a" is also the name of webhooks[0]`},
-		{"type later", "uplink:\n  destinations:\n    - { name: a, type: kafka, brokers: [\"k:9092\"], topic: t }", `3:24: uplink.destinations[0].type: type "kafka" is not available in this version (available: influxdb)`},
+		{"unknown type", "uplink:\n  destinations:\n    - { name: a, type: kafak }", `3:24: uplink.destinations[0].type: unknown type "kafak"; did you mean "kafka"? (available: influxdb, kafka, nats, mqtt)`},
 		{"no type", "uplink:\n  destinations:\n    - { name: a }", "3:7: uplink.destinations[0].type: is required"},
 		{"foreign key", dest + "brokers: [k] }", "3:72: uplink.destinations[0].brokers: belongs to type kafka, not to influxdb"},
 		{"no bucket", "uplink:\n  destinations:\n    - { name: a, type: influxdb, url: \"https://h\" }", "3:7: uplink.destinations[0].bucket: is required"},
@@ -298,8 +333,11 @@ func TestLoad_EnvironmentSetsEveryKey(t *testing.T) {
 			switch field.Interface().(type) {
 			case string:
 				value = "127.0.0.1:99"
-				if key == "gateway.id" {
+				switch key {
+				case "gateway.id":
 					value = "from-env"
+				case "gateway.zone":
+					value = "Europe/Berlin"
 				}
 				if tag.path || key == "gateway.data_dir" {
 					value = filepath.Join(t.TempDir(), "f")
@@ -434,16 +472,6 @@ func TestLoad_WarnsAboutSourcesThatNeverMatch(t *testing.T) {
 		"5:23: sources[3].topic: never matches: sources[2] (other/+) comes first and takes every such topic"
 	if got := strings.ReplaceAll(c.Warnings.Error(), c.File+":", ""); got != want {
 		t.Errorf("warnings:\n%s\nwant:\n%s", got, want)
-	}
-}
-
-func TestLoad_WarnsThatDegradeDropsInThisVersion(t *testing.T) {
-	c, _, err := parse(t, `{sources: [{name: a, topic: t}], uplink: {destinations: [{name: b, type: influxdb, url: "http://h", bucket: b, disk: {when_full: degrade}}]}}`)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got, want := c.Warnings.Error(), "degrade acts as drop_oldest in this version"; !strings.HasSuffix(got, want) {
-		t.Errorf("warnings = %q, want %q", got, want)
 	}
 }
 

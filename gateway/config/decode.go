@@ -206,6 +206,10 @@ func (d *decoder) decode(file string, n *yaml.Node, field reflect.Value, key str
 	case reflect.Slice:
 		d.decodeList(file, n, field, key, tag)
 	case reflect.Map:
+		if ranges, ok := field.Addr().Interface().(*map[string]Range); ok {
+			*ranges = d.decodeRanges(file, n, key)
+			return
+		}
 		d.decodeMap(file, n, field, key)
 	default:
 		if n.Kind != yaml.ScalarNode || isNull(n) {

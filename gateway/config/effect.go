@@ -5,29 +5,20 @@ import "strings"
 // noEffect lists keys that the schema has and this version ignores without harm. What would do harm when ignored is refused
 // instead: see refused.
 var noEffect = []string{
-	"history",
 	"http.users_file",
-	"uplink.destinations[].disk.ladder",
 	"uplink.destinations[].bandwidth",
 }
 
 // refused lists keys that this version does not act on and that nobody should believe in force.
 var refused = []string{
-	"mqtt.acl_file",
 	"http.tls",
 }
-
-// otherEffect lists values that act as another one in this version.
-var otherEffect = map[string]string{"uplink.destinations[].disk.when_full=degrade": "drop_oldest"}
 
 // withoutEffect names every written key that does nothing in this version.
 func (k *checker) withoutEffect() {
 	for key := range k.places {
 		if matchesKey(noEffect, key) && k.isLeaf(key) {
 			k.warn(key, "has no effect in this version")
-		}
-		if n := k.scalars[key]; otherEffect[plainKey(key)+"="+n] != "" {
-			k.warn(key, "%s acts as %s in this version", n, otherEffect[plainKey(key)+"="+n])
 		}
 		if matchesKey(refused, key) && k.isLeaf(key) {
 			k.fail(key, "is not available in this version")

@@ -1,5 +1,5 @@
-// Package console is the gateway's HTTP side: a status page, health, metrics and the JSON API. It only shows: it never changes
-// what the gateway does, holds no state of its own and asks a Gateway for everything, at most once a request.
+// Package console is the gateway's HTTP side: a status page, health, metrics and the JSON API. It shows, and passes on what operators
+// ask for; it holds no state of its own and asks a Gateway for everything, at most once a request.
 //
 // A Server runs its connections inside Run and has joined them, or cut them off, when Run returns.
 package console
@@ -22,6 +22,9 @@ import (
 type Config struct {
 	Address  string // host:port; port 0 takes a free one
 	Insecure bool   // serve plain HTTP, without login, beyond loopback too
+
+	// PromQL answers what lies below /prometheus/api/v1/, with GET and POST; it bounds bodies itself. nil: nothing is there.
+	PromQL http.Handler
 }
 
 // Validate refuses what New would refuse, in the words of the configuration.
@@ -71,7 +74,7 @@ func New(cfg Config, g Gateway, metrics http.Handler, log *slog.Logger) (*Server
 	host, _, _ := net.SplitHostPort(cfg.Address)
 	s := &Server{cfg: cfg, log: log}
 	s.http = http.Server{
-		Handler:           guard(routes(g, metrics, log), loopbackName(host)),
+		Handler:           guard(withPromQL(routes(g, metrics, log), cfg.PromQL), loopbackName(host)),
 		ReadHeaderTimeout: headerTimeout,
 		ReadTimeout:       readTimeout,
 		WriteTimeout:      writeTimeout,

@@ -3,6 +3,7 @@ package console
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"math"
@@ -457,5 +458,33 @@ func TestRun_SlowHeadersAreCutOff(t *testing.T) {
 	c.SetReadDeadline(time.Now().Add(5 * time.Second))
 	if b, err := io.ReadAll(c); err != nil || strings.Contains(string(b), "200 OK") {
 		t.Errorf("half a request got %q, %v, want the connection closed", b, err)
+	}
+}
+
+// A Prometheus data source gets its own handler, for long POSTs too; everything else stays read-only and behind the Host check.
+func TestConsole_PromQLIsReachedWithPostAndLongBodies(t *testing.T) {
+	var asked string
+	s := newServer(t, Config{Address: "127.0.0.1:0", PromQL: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		b, err := io.ReadAll(r.Body)
+		asked = fmt.Sprintf("%s %s %d %v", r.Method, r.URL.Path, len(b), err)
+	})}, &plant{})
+	for _, tc := range []struct {
+		path, host string
+		code       int
+		asked      string
+	}{
+		{"/prometheus/api/v1/query", "localhost", 200, "POST /prometheus/api/v1/query 20000 <nil>"},
+		{"/prometheus/api/v1/query", "evil.example", 421, ""},
+		{"/api/v1/status", "localhost", 405, ""},
+		{"/prometheus/elsewhere", "localhost", 404, ""},
+	} {
+		asked = ""
+		r := httptest.NewRequest(http.MethodPost, tc.path, strings.NewReader(strings.Repeat("x", 20_000)))
+		r.Host = tc.host
+		w := httptest.NewRecorder()
+		s.http.Handler.ServeHTTP(w, r)
+		if w.Code != tc.code || asked != tc.asked {
+			t.Errorf("POST %s at %s: %d, asked %q; want %d, %q", tc.path, tc.host, w.Code, asked, tc.code, tc.asked)
+		}
 	}
 }

@@ -20,7 +20,9 @@ func guard(next http.Handler, loopback bool) http.Handler {
 			problem(w, http.StatusMisdirectedRequest, "this console answers to localhost, 127.0.0.1 and [::1] only")
 			return
 		}
-		r.Body = http.MaxBytesReader(w, r.Body, maxBodyBytes)
+		if !strings.HasPrefix(r.URL.Path, promQLPrefix) { // queries may be longer
+			r.Body = http.MaxBytesReader(w, r.Body, maxBodyBytes)
+		}
 		next.ServeHTTP(w, r)
 	})
 }

@@ -14,7 +14,7 @@ import (
 //go:embed page
 var page embed.FS
 
-// routes is every path there is. All of them are read with GET or HEAD.
+// routes is every path there is. All but those of a Desk are read with GET or HEAD only.
 func routes(g Gateway, metrics http.Handler, log *slog.Logger) http.Handler {
 	a := api{g: g, log: log}
 	mux := http.NewServeMux()
@@ -29,9 +29,25 @@ func routes(g Gateway, metrics http.Handler, log *slog.Logger) http.Handler {
 	if metrics != nil {
 		get("/metrics", metrics.ServeHTTP)
 	}
+	if d, ok := g.(Desk); ok {
+		deskRoutes(mux, d, log)
+	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		problem(w, http.StatusNotFound, "there is nothing at this path")
 	})
+	return mux
+}
+
+// promQLPrefix is where a Prometheus data source is found.
+const promQLPrefix = "/prometheus/api/v1/"
+
+func withPromQL(rest, promQL http.Handler) http.Handler {
+	if promQL == nil {
+		return rest
+	}
+	mux := http.NewServeMux()
+	mux.Handle(promQLPrefix, promQL)
+	mux.Handle("/", rest)
 	return mux
 }
 

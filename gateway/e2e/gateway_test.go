@@ -119,7 +119,7 @@ func newGateway(t *testing.T, o options) *gateway {
 		o.Grace = "100ms"
 	}
 	if o.Journal == "" {
-		o.Journal = "{ commit_interval: 2ms, segment_bytes: 1MiB, keep_bytes: 256MiB, max_bytes: 1GiB }"
+		o.Journal = "{ commit_interval: 2ms, segment_bytes: 128KiB, keep_bytes: 256MiB, max_bytes: 1GiB }"
 	}
 	if o.Token {
 		g.write("influx.token", "e2e-token\n", 0o600)

@@ -3,6 +3,7 @@ package pipeline
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -22,8 +23,8 @@ func (f *Fold) topic(name []byte) *topicEntry {
 	}
 	te := &topicEntry{topic: string(name)}
 	if i := f.c.topics.find(te.topic); i >= 0 {
-		te.src = f.c.sources[i]
-		te.labels = te.src.pattern.Labels(te.topic)
+		te.src = f.c.sources[f.c.topics.sources[i]]
+		te.labels, te.rest = f.c.topics.patterns[i].Labels(te.topic), f.c.topics.patterns[i].Rest(te.topic)
 		te.bad = badLabels(te.labels)
 	}
 	f.topics[te.topic] = te
@@ -80,6 +81,7 @@ func (f *Fold) newDevice(st *stream, labels telemetry.Labels) *device {
 		stream: st, labels: labels, rollup: rollup.Device{ID: uint32(len(f.devices))},
 		pointLabels: f.withGateway(labels),
 		subject:     f.engine.Subject(st.measurement, labels),
+		firstSeen:   f.now,
 	}
 	f.devices = append(f.devices, dev)
 	return dev
@@ -132,6 +134,14 @@ func (d *device) metric(hint int, name string) int {
 	return -1
 }
 
+// origin is the device as others see it.
+func (d *device) origin() *telemetry.Device {
+	if d.public == nil {
+		d.public = &telemetry.Device{Measurement: d.stream.measurement, Labels: d.pointLabels}
+	}
+	return d.public
+}
+
 func (d *device) sequence(source string) *sequence {
 	for i := range d.sequences {
 		if d.sequences[i].source == source {
@@ -161,6 +171,7 @@ func (f *Fold) configure(raw []byte) error {
 		f.rejected++
 		return err
 	}
+	c.inherit(f.c)
 	f.use(c)
 	kept := f.streams[:0]
 	for _, st := range f.streams {
@@ -173,9 +184,13 @@ func (f *Fold) configure(raw []byte) error {
 	}
 	f.streams = kept
 	for _, d := range f.devices {
-		d.pointLabels = f.withGateway(d.labels)
+		if l := f.withGateway(d.labels); !slices.Equal(l, d.pointLabels) {
+			d.pointLabels, d.public = l, nil
+		}
 	}
+	f.engine.SetZone(c.zone)
 	f.engine.Reload(c.rules, f.ruleNow(), f.event)
+	f.policy.Configure(f.policyTime(), c.spec.Receivers, c.rules, f.notify)
 	return nil
 }
 

@@ -16,6 +16,7 @@ import (
 	"sluice/gateway/seglog"
 	"sluice/gateway/telemetry"
 	"sluice/rules"
+	"sluice/rules/notify"
 	"sluice/uplink/rollup"
 )
 
@@ -31,10 +32,28 @@ type Cause struct {
 type Outputs interface {
 	// Point is for the destinations.
 	Point(Cause, *telemetry.Point)
-	// Alerts are the transitions one record caused, for the webhooks; all of them share one cause.
+	// Alerts are the transitions one record caused, whoever is told of them; all of them share one cause.
 	Alerts(Cause, []rules.Event)
+	// Notify is for one webhook. The notification outlives the call.
+	Notify(Cause, *notify.Notification)
 	// Refuse is for the quarantine.
 	Refuse(Cause, *Refused)
+}
+
+// ReadingOutputs is implemented by Outputs that also want every reading that is counted, one call for each sample. Causes do not
+// depend on whether anybody wants them.
+type ReadingOutputs interface {
+	// Readings are what d measured at t. A Device outlives the call and stays the same for as long as its labels do.
+	Readings(c Cause, d *telemetry.Device, t int64, readings []telemetry.Reading)
+	// Passed tells, now and then, that the readings of all records up to at were passed.
+	Passed(at seglog.LSN)
+}
+
+// CommandOutputs is implemented by Outputs that can reach devices. A command keeps a device's data readable; it may get lost, and
+// a replay repeats it. Causes do not depend on whether anybody wants it.
+type CommandOutputs interface {
+	// Command is to be published at once or not at all; it is valid only during the call.
+	Command(Cause, *decode.Command)
 }
 
 // Refused is a payload, or the part of it, that was not counted.
@@ -55,6 +74,10 @@ const (
 	ReasonPast     = "past"
 	ReasonSeries   = "series_limit"
 	ReasonNoSource = "no_source"
+	ReasonRetained = "retained" // kept by another broker for an unknown time; see RetainedStale
+	ReasonMissing  = "missing"  // a field that the source's expectation requires
+	ReasonRange    = "range"    // a value outside the expected range
+	ReasonUnit     = "unit"     // a unit other than the expected one
 )
 
 // Fold is the state of everything derived from the journal. One goroutine owns it.
@@ -64,6 +87,7 @@ type Fold struct {
 	now      int64      // fold time: moves with records and ticks, back only with a clock step
 	stepped  int64      // sum of clock steps; rules live on now - stepped, which never goes back
 	engine   *rules.Engine
+	policy   *notify.Policy
 	streams  []*stream // by measurement, in order of first use
 	devices  []*device // by ID
 	byKey    map[string]*device
@@ -74,13 +98,16 @@ type Fold struct {
 	ledgers  []*namedLedger
 	byReason map[string]uint64 // quarantined readings
 	rejected uint64            // specs from the journal that this program could not put in force
+	commands commandRate
 
-	out     Outputs
-	cause   Cause
-	events  []rules.Event
-	batch   decode.Batch
-	point   telemetry.Point
-	scratch []byte
+	out      Outputs
+	readings ReadingOutputs // out, where it wants them
+	cause    Cause
+	events   []rules.Event
+	batch    decode.Batch
+	incoming decode.Message
+	point    telemetry.Point
+	scratch  []byte
 }
 
 // stream is what sources with one measurement share.
@@ -93,13 +120,17 @@ type stream struct {
 // device is one set of labels under one measurement.
 type device struct {
 	stream      *stream
-	labels      telemetry.Labels // gateway labels, captures, payload labels
-	pointLabels telemetry.Labels // labels and the gateway's id
+	labels      telemetry.Labels  // gateway labels, captures, payload labels
+	pointLabels telemetry.Labels  // labels and the gateway's id
+	public      *telemetry.Device // what others see of it, nil until somebody wants it
 	metrics     []string
 	rollup      rollup.Device
 	subject     *rules.Subject
 	sequences   []sourceSequence
-	lastSeen    int64
+	units       []decode.Unit // of metrics, where they are known
+	firstSeen   int64
+	lastSeen    int64 // last reading or sign of life, 0: none yet
+	state       deviceState
 	rawTime     int64 // event time of the last reading sent as such, and how far it was moved to stay apart
 	rawShift    int64
 }
@@ -113,6 +144,7 @@ type topicEntry struct {
 	src    *source
 	topic  string
 	labels []telemetry.Label
+	rest   string  // the levels that # stands for
 	bad    string  // why its levels cannot be labels
 	dev    *device // the device when the payload brings no labels
 }
@@ -136,6 +168,7 @@ func NewFold() *Fold {
 	f.c = c
 	f.topics = map[string]*topicEntry{}
 	f.engine = rules.NewEngine(c.rules, rules.Options{})
+	f.policy = notify.New()
 	return f
 }
 
@@ -143,6 +176,7 @@ func NewFold() *Fold {
 // fold goes on as if it had not been there.
 func (f *Fold) Apply(r *seglog.Record, out Outputs) error {
 	f.out = out
+	f.readings, _ = out.(ReadingOutputs)
 	f.lsn = r.LSN
 	f.cause = Cause{LSN: r.LSN, Time: r.Time}
 	f.events = f.events[:0]
@@ -162,6 +196,7 @@ func (f *Fold) Apply(r *seglog.Record, out Outputs) error {
 			f.step(r.Time - f.now)
 		}
 		f.advance(r.Time)
+		f.engine.Resume(f.ruleNow())
 	case RecordClockStep:
 		delta, n := binary.Varint(r.Body)
 		if n <= 0 {
@@ -169,6 +204,9 @@ func (f *Fold) Apply(r *seglog.Record, out Outputs) error {
 		}
 		f.step(delta)
 		f.advance(r.Time)
+	case RecordOperator:
+		f.advance(r.Time)
+		err = f.operate(r)
 	default:
 		err = fmt.Errorf("record %d has unknown type %d", r.LSN, r.Type)
 	}
@@ -176,14 +214,33 @@ func (f *Fold) Apply(r *seglog.Record, out Outputs) error {
 		f.alertPoints()
 		f.out.Alerts(f.nextCause(), f.events)
 	}
+	if len(f.events) > 0 || r.Type != RecordMessage {
+		f.policy.Take(f.policyTime(), f.events, f.notify)
+	}
 	return err
 }
+
+// operate does what an operator asked for.
+func (f *Fold) operate(r *seglog.Record) error {
+	c, err := notify.ParseCommand(r.Body)
+	if err != nil {
+		return fmt.Errorf("record %d: %w", r.LSN, err)
+	}
+	f.policy.Command(f.policyTime(), c, f.notify)
+	return nil
+}
+
+// policyTime is the record's moment: timers live on the clock of the rules, silences on that of people.
+func (f *Fold) policyTime() notify.Time { return notify.Time{Now: f.ruleNow(), Wall: f.now} }
+
+func (f *Fold) notify(n *notify.Notification) { f.out.Notify(f.nextCause(), n) }
 
 func (f *Fold) advance(t int64) { f.now = max(f.now, t) }
 
 func (f *Fold) step(delta int64) {
 	f.now += delta
 	f.stepped += delta
+	f.engine.SetWallOffset(f.stepped)
 }
 
 // ruleNow is a clock that never goes back.
@@ -215,14 +272,31 @@ func (f *Fold) message(r *seglog.Record) error {
 		f.refuse(l, te, &m, "decode", decode.ReasonLabel, te.bad, 1)
 		return nil
 	}
-	dm := decode.Message{Topic: te.topic, Payload: m.payload, Received: r.Time, Retain: m.retain()}
-	if err := te.src.decoder.Decode(&dm, &f.batch); err != nil {
+	if len(m.payload) == 0 && m.retain() { // tells the broker to forget what it keeps (MQTT 3.1.1, section 3.3.1.3)
+		l.Ignored++
+		return nil
+	}
+	f.incoming = decode.Message{Topic: te.topic, Labels: te.labels, Rest: te.rest, Payload: m.payload, Received: r.Time, Retain: m.retain()}
+	err := te.src.decoder.Decode(&f.incoming, &f.batch)
+	f.command()
+	if err != nil {
 		l.Received++
 		var de *decode.Error
 		if !errors.As(err, &de) {
 			de = &decode.Error{Reason: decode.ReasonSyntax, Detail: err.Error()}
 		}
 		f.refuse(l, te, &m, "decode", de.Reason, de.Detail, 1)
+		return nil
+	}
+	for i := range f.batch.States {
+		f.deviceState(te, &m, &f.batch.States[i])
+	}
+	if len(f.batch.Samples) == 0 {
+		if len(f.batch.States) > 0 {
+			l.States++
+		} else {
+			l.Ignored++
+		}
 		return nil
 	}
 	resend := f.resend(te, &m)
@@ -295,10 +369,20 @@ func (f *Fold) sample(te *topicEntry, m *rawMessage, s *decode.Sample, arrived i
 	if k := len(s.Refused); k > 0 {
 		f.refuse(l, te, m, "decode", s.Refused[0].Reason, refusals(s.Refused), k)
 	}
+	for i := range s.Units {
+		dev.setUnit(i, s.Units[i])
+	}
+	if te.src.expect != nil {
+		n = f.expect(te, m, dev, s)
+	}
 	if n == 0 {
 		return
 	}
+	stale := te.src.Retained == RetainedStale && m.retain()
 	switch {
+	case stale && !timed:
+		f.refuse(l, te, m, "time", ReasonRetained, "another broker kept it for an unknown time, and it has no time of its own", n)
+		return
 	case t > f.now+int64(f.c.spec.Limits.Future):
 		f.refuse(l, te, m, "time", ReasonFuture, "device time "+stamp(t)+" is ahead of the gateway's "+stamp(f.now), n)
 		return
@@ -306,9 +390,15 @@ func (f *Fold) sample(te *topicEntry, m *rawMessage, s *decode.Sample, arrived i
 		f.refuse(l, te, m, "time", ReasonPast, "device time "+stamp(t)+" is too far behind the gateway's "+stamp(f.now), n)
 		return
 	}
-	dev.lastSeen = f.now
-	if f.count(te, m, dev, s, t) {
-		f.engine.Observe(dev.subject, f.ruleNow(), t-f.stepped, s.Readings, f.event)
+	if !stale {
+		dev.lastSeen = f.now
+	}
+	if f.count(te, m, dev, s, t) && !s.Historical && !stale {
+		if m.retain() {
+			f.engine.ObserveRetained(dev.subject, f.ruleNow(), t-f.stepped, timed, s.Readings, f.event)
+		} else {
+			f.engine.Observe(dev.subject, f.ruleNow(), t-f.stepped, s.Readings, f.event)
+		}
 	}
 }
 
@@ -344,10 +434,16 @@ func (f *Fold) count(te *topicEntry, m *rawMessage, dev *device, s *decode.Sampl
 		s.Readings = slices.DeleteFunc(s.Readings, func(r telemetry.Reading) bool { return r.Metric == "" })
 		f.refuse(l, te, m, "decode", ReasonSeries, fmt.Sprintf("%d series are known already", f.series), over)
 	}
-	if te.src.Send != SendAggregates && len(s.Readings) > 0 {
+	if len(s.Readings) == 0 {
+		return false
+	}
+	if f.readings != nil {
+		f.readings.Readings(f.cause, dev.origin(), t, s.Readings)
+	}
+	if te.src.Send != SendAggregates {
 		f.sendReadings(dev, s, t)
 	}
-	return len(s.Readings) > 0
+	return true
 }
 
 // sendReadings puts the readings out as a point. Messages of one device with one stamp move apart by a nanosecond each, or
@@ -428,7 +524,7 @@ func (f *Fold) Due() int64 {
 	for _, st := range f.streams {
 		due = min(due, st.rollup.Due())
 	}
-	if d := f.engine.Due(); d != math.MaxInt64 {
+	if d := min(f.engine.Due(), f.policy.Due()); d != math.MaxInt64 {
 		due = min(due, d+f.stepped)
 	}
 	return due

@@ -11,6 +11,7 @@ import (
 	"sluice/gateway/seglog"
 	"sluice/gateway/telemetry"
 	"sluice/rules"
+	"sluice/rules/notify"
 )
 
 const (
@@ -46,6 +47,10 @@ func (r *recorder) Alerts(c Cause, evs []rules.Event) {
 	for _, e := range evs {
 		r.lines = append(r.lines, fmt.Sprintf("%d.%d alert %s %v %s %g", c.LSN, c.Ordinal, e.Alert, e.State, e.Labels, e.Value))
 	}
+}
+
+func (r *recorder) Notify(c Cause, n *notify.Notification) {
+	r.lines = append(r.lines, fmt.Sprintf("%d.%d notify %s %v %s %d alerts, first %v %s", c.LSN, c.Ordinal, n.Receiver, n.Reason, n.Group, len(n.Alerts), n.Alerts[0].Firing, n.Alerts[0].Labels))
 }
 
 func (r *recorder) Refuse(c Cause, q *Refused) {
@@ -369,14 +374,56 @@ func (w *windowCounts) Point(_ Cause, p *telemetry.Point) {
 	}
 }
 func (*windowCounts) Alerts(Cause, []rules.Event) {}
-func (*windowCounts) Refuse(Cause, *Refused)      {}
+
+func (*windowCounts) Notify(Cause, *notify.Notification) {}
+func (*windowCounts) Refuse(Cause, *Refused)             {}
 
 type nowhere struct{}
 
 func (nowhere) Point(Cause, *telemetry.Point) {}
 func (nowhere) Alerts(Cause, []rules.Event)   {}
-func (nowhere) Refuse(Cause, *Refused)        {}
+
+func (nowhere) Notify(Cause, *notify.Notification) {}
+func (nowhere) Refuse(Cause, *Refused)             {}
 
 func (f *Fold) tickForFuzz() {
 	_ = f.Apply(&seglog.Record{LSN: f.lsn + 1, Type: RecordTick, Time: f.now}, nowhere{})
+}
+
+// counted is Outputs that also wants readings.
+type counted struct {
+	recorder
+	readings uint64
+	devices  map[*telemetry.Device]string
+	passed   seglog.LSN
+}
+
+func (c *counted) Readings(cause Cause, d *telemetry.Device, _ int64, readings []telemetry.Reading) {
+	c.readings += uint64(len(readings))
+	c.devices[d] = d.Measurement + d.Labels.String()
+}
+
+func (c *counted) Passed(at seglog.LSN) { c.passed = at }
+
+// Whoever wants the readings gets exactly those that the ledger counts, and the other outputs, causes included, stay the same.
+func TestFold_PassesOnEveryReadingItCounts(t *testing.T) {
+	for seed := range uint64(10) {
+		recs := script(seed, 500)
+		var plain recorder
+		applyAll(t, NewFold(), recs, &plain)
+		c := &counted{devices: map[*telemetry.Device]string{}}
+		f := NewFold()
+		applyAll(t, f, recs, c)
+		if total := f.View().Total.Aggregated; c.readings != total || total == 0 {
+			t.Errorf("seed %d: %d readings passed on, %d counted", seed, c.readings, total)
+		}
+		if got, want := c.take(), plain.take(); got != want {
+			t.Errorf("seed %d: outputs depend on who listens\n%s", seed, firstDifference(got, want))
+		}
+		for _, name := range c.devices {
+			if !strings.Contains(name, "gateway=") {
+				t.Errorf("device %s lacks the gateway's label", name)
+			}
+		}
+	}
 }

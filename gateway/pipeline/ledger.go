@@ -16,6 +16,8 @@ type Ledger struct {
 	Quarantined uint64 `json:"quarantined"`
 	Late        uint64 `json:"late"`
 	Aggregated  uint64 `json:"aggregated"` // taken into windows or sent as readings
+	States      uint64 `json:"states"`     // messages that only said that a device came or went
+	Ignored     uint64 `json:"ignored"`    // messages of a kind that carries no readings, by the source's format
 }
 
 // Imbalance is Received minus the readings accounted for; anything but 0 is a bug.
@@ -32,8 +34,8 @@ func (l Ledger) Plus(m Ledger) Ledger {
 	return l
 }
 
-func (l *Ledger) counters() [6]*uint64 {
-	return [6]*uint64{&l.Messages, &l.Received, &l.Duplicate, &l.Quarantined, &l.Late, &l.Aggregated}
+func (l *Ledger) counters() [8]*uint64 {
+	return [...]*uint64{&l.Messages, &l.Received, &l.Duplicate, &l.Quarantined, &l.Late, &l.Aggregated, &l.States, &l.Ignored}
 }
 
 func (l *Ledger) snapshot(b []byte) []byte {

@@ -13,6 +13,7 @@ const (
 	RecordConfigure byte = 3 // a Spec as JSON: from here on it is in force
 	RecordBoot      byte = 4 // a process started: boot id, version
 	RecordClockStep byte = 5 // the wall clock was set: zigzag ns it moved by; the record's time is the new time
+	RecordOperator  byte = 6 // a notify.Command as JSON: somebody silenced or acknowledged something
 )
 
 // Message is a PUBLISH as the journal keeps it.

@@ -9,7 +9,15 @@ import (
 	"time"
 
 	"sluice/gateway/seglog"
+	"sluice/gateway/telemetry"
+	"sluice/rules"
+	"sluice/rules/notify"
 )
+
+// fingerprintOf is that of the alert of freezerRule for a device.
+func fingerprintOf(device string) uint64 {
+	return rules.Fingerprint(telemetry.LabelsFromMap(map[string]string{"alertname": "Warm", "device": device, "site": "plant-7"}))
+}
 
 // script draws a journal: several devices, late, early, repeated, restarted and malformed messages, ticks, rule changes and
 // clock steps. Equal seeds give equal journals.
@@ -26,6 +34,18 @@ func script(seed uint64, n int) []seglog.Record {
 		Window: 5 * time.Second, Grace: time.Second, Lateness: time.Minute, Stats: testSpec().Sources[0].Stats,
 	})
 	spec.Sources[1].Decode.Sequence = ""
+	spec.Receivers = []notify.Receiver{
+		{Name: "ops", GroupBy: []string{"alertname"}, RepeatInterval: time.Minute},
+		{Name: "chat", GroupBy: []string{"site"}, GroupWait: 7 * time.Second, GroupInterval: 20 * time.Second, FlapFloor: 30 * time.Second},
+	}
+	operate := func(at int64, c notify.Command) {
+		c.By = "ann"
+		body, err := c.Encode()
+		if err != nil {
+			panic(err)
+		}
+		add(RecordOperator, at, body)
+	}
 	configure := func(at int64) {
 		raw, err := spec.Encode()
 		if err != nil {
@@ -44,7 +64,7 @@ func script(seed uint64, n int) []seglog.Record {
 		case k < 20:
 			add(RecordTick, now, nil)
 		case k < 22:
-			spec.Rules = []RuleFile{freezerRule()}
+			spec.Rules = []RuleFile{freezerRule(), everyKind}
 			if r.IntN(2) == 0 {
 				spec.Rules[0].Text = strings.ReplaceAll(spec.Rules[0].Text, "> 0", fmt.Sprintf("> %d", r.IntN(20)))
 			}
@@ -53,7 +73,15 @@ func script(seed uint64, n int) []seglog.Record {
 			step := r.Int64N(20*sec) - 10*sec
 			now += step
 			add(RecordClockStep, now, appendVarint(step))
-		case k < 26:
+		case k < 24:
+			now += r.Int64N(60 * sec)
+			add(RecordBoot, now, []byte("b v"))
+		case k < 24:
+			operate(now, notify.Command{Op: notify.AddSilence, ID: dev, Match: map[string]string{"device": dev}, EndsAt: now + 1 + r.Int64N(60*sec)})
+		case k < 25:
+			operate(now, notify.Command{Op: []notify.Operation{notify.Acknowledge, notify.Unacknowledge}[r.IntN(2)],
+				Fingerprint: notify.FormatFingerprint(fingerprintOf(dev))})
+		case k < 27:
 			add(RecordMessage, now, messageBody(Message{ClientID: dev, Topic: "d/" + dev + "/t", Payload: []byte(`{"temperature":"x"`), QoS: 1}))
 		case k < 28:
 			seq[dev] = 0
@@ -72,6 +100,19 @@ func script(seed uint64, n int) []seglog.Record {
 	return out
 }
 
+// everyKind has a rule of each kind that keeps state of its own.
+var everyKind = RuleFile{Name: "kinds.yaml", Text: `
+groups:
+  - name: kinds
+    rules:
+      - { alert: Mean, expr: "avg(temperature, 20s) > 5 or quantile(0.9, temperature, 30s) > 10", for: 5s, zone: Europe/Berlin }
+      - { alert: Apart, expr: "temperature > last(\"device=a\", temperature) + 5", inhibit: { when: Mean, equal: [device] } }
+      - { alert: Few, expr: "count(temperature, 10s) < 2 and hour() >= 0", active: { hours: "00:00-24:00" } }
+      - { alert: Silent, absent: { metric: temperature, after: 20s, expect: [a, z] } }
+      - { alert: Late, absent: { metric: temperature, after: 2x }, for: 3s }
+      - { alert: Odd, anomaly: { metric: temperature, method: jump, sensitivity: 3 } }
+`}
+
 func appendVarint(v int64) []byte {
 	b := make([]byte, 10)
 	return b[:putVarint(b, v)]
@@ -88,7 +129,7 @@ func applyAll(t testing.TB, f *Fold, recs []seglog.Record, out Outputs) {
 
 // A fold restored from a snapshot taken anywhere goes on as if it had never stopped: same outputs, same causes, same state.
 func TestFold_RestoredFromAnyCheckpointEqualsFullReplay(t *testing.T) {
-	alerts, refused := 0, 0
+	alerts, refused, notified, acknowledged := 0, 0, 0, 0
 	for seed := range uint64(20) {
 		recs := script(seed, 400)
 		var whole recorder
@@ -98,6 +139,12 @@ func TestFold_RestoredFromAnyCheckpointEqualsFullReplay(t *testing.T) {
 		want := whole.take()
 		alerts += strings.Count(want, " alert ")
 		refused += strings.Count(want, " refused ")
+		notified += strings.Count(want, " notify ")
+		for _, past := range f.View().Notify.Recent {
+			if past.Ack != nil {
+				acknowledged++
+			}
+		}
 		for cut := 1; cut < len(recs); cut += 7 {
 			var parts recorder
 			a := NewFold()
@@ -115,8 +162,8 @@ func TestFold_RestoredFromAnyCheckpointEqualsFullReplay(t *testing.T) {
 			}
 		}
 	}
-	if alerts < 20 || refused < 100 {
-		t.Fatalf("the scripts exercise too little: %d alerts, %d refusals", alerts, refused)
+	if alerts < 20 || refused < 100 || notified < 40 || acknowledged < 1 {
+		t.Fatalf("the scripts exercise too little: %d alerts, %d refusals, %d notifications, %d acknowledged", alerts, refused, notified, acknowledged)
 	}
 }
 
@@ -186,7 +233,7 @@ func BenchmarkFold_Message(b *testing.B) {
 		b.Run(fmt.Sprintf("devices=%d", devices), func(b *testing.B) {
 			spec := testSpec()
 			spec.Limits.Series = 100_000
-			spec.Rules = []RuleFile{freezerRule()}
+			spec.Rules = []RuleFile{freezerRule(), everyKind}
 			d := newDriver(b, spec)
 			recs := make([][]byte, devices)
 			for i := range recs {

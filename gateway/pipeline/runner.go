@@ -11,6 +11,7 @@ import (
 
 	"sluice/gateway/seglog"
 	"sluice/rules"
+	"sluice/rules/notify"
 )
 
 // Outlet is where a Runner's outputs go. Its Outputs methods block while there is no room; when they cannot store an output at
@@ -52,6 +53,7 @@ type Runner struct {
 	viewed     time.Time
 	stale      bool         // records were applied since
 	checkpoint atomic.Int64 // size of the last one
+	asks       asks
 }
 
 // View is a copy of what status pages show of the fold.
@@ -65,8 +67,10 @@ type View struct {
 	Total    Ledger
 	ByReason map[string]uint64
 	Alerts   []rules.AlertView
-	Damaged  uint64 // journal records that could not be applied
-	Rejected uint64 // specs in the journal that could not be put in force
+	Notify   *notify.View // what is told of them, and silences
+	Rules    *rules.Set   // in force
+	Damaged  uint64       // journal records that could not be applied
+	Rejected uint64       // specs in the journal that could not be put in force
 }
 
 // SourceLedger is one source's ledger; the name is empty for messages whose source is gone.
@@ -96,6 +100,9 @@ func Recover(slots *seglog.Slots, log *slog.Logger) (*Fold, error) {
 
 // LSN is the last record the fold has taken in.
 func (f *Fold) LSN() seglog.LSN { return f.lsn }
+
+// SpecInForce is the encoded Spec the fold works with.
+func (f *Fold) SpecInForce() []byte { return f.c.raw }
 
 // NewRunner starts nothing; call Replay, then Run.
 func NewRunner(f *Fold, journal *seglog.Log, slots *seglog.Slots, out Outlet, o Options) *Runner {
@@ -164,16 +171,31 @@ func (r *Runner) Run(ctx context.Context) error {
 // next waits for a record; when none comes for a moment, the view is brought up to date once.
 func (r *Runner) next(ctx context.Context) (seglog.Record, error) {
 	if !r.stale {
-		return r.cursor.Next(ctx)
+		return r.await(ctx)
 	}
 	soon, cancel := context.WithTimeout(ctx, viewEvery)
-	rec, err := r.cursor.Next(soon)
+	rec, err := r.await(soon)
 	cancel()
 	if err != nil && ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
 		r.Refresh()
-		return r.cursor.Next(ctx)
+		return r.await(ctx)
 	}
 	return rec, err
+}
+
+// await waits for a record and answers what others ask of the fold meanwhile.
+func (r *Runner) await(ctx context.Context) (seglog.Record, error) {
+	for {
+		wait, cancel := context.WithCancel(ctx)
+		r.asks.interrupt(cancel)
+		r.answer()
+		rec, err := r.cursor.Next(wait)
+		r.asks.interrupt(nil)
+		cancel()
+		if err == nil || ctx.Err() != nil || !errors.Is(err, context.Canceled) {
+			return rec, err
+		}
+	}
 }
 
 // viewEvery bounds how often the view is copied.
@@ -202,11 +224,15 @@ func (r *Runner) apply(rec *seglog.Record) error {
 // settle makes outputs visible and publishes what others may see of the fold.
 func (r *Runner) settle() error {
 	err := r.out.Flush()
+	if out, ok := r.out.(ReadingOutputs); ok {
+		out.Passed(r.fold.lsn)
+	}
 	r.due.Store(r.fold.Due())
 	if lsn := uint64(r.fold.lsn); r.applied.Swap(lsn) != lsn {
 		r.moved.Store(time.Now().UnixNano())
 	}
 	r.stale = true
+	r.answer()
 	if time.Since(r.viewed) > viewEvery {
 		r.Refresh()
 	}
@@ -264,7 +290,7 @@ func (r *Runner) Refresh() {
 func (f *Fold) View() *View {
 	v := &View{
 		LSN: f.lsn, Now: f.now, Devices: len(f.devices), Series: f.series, Rejected: f.rejected,
-		ByReason: make(map[string]uint64, len(f.byReason)), Alerts: f.engine.Alerts(),
+		ByReason: make(map[string]uint64, len(f.byReason)), Alerts: f.engine.Alerts(), Notify: f.policy.View(), Rules: f.c.rules,
 	}
 	for i := range v.Alerts {
 		a := &v.Alerts[i]

@@ -8,20 +8,23 @@ import (
 	"slices"
 	"time"
 
+	"sluice/broker/decode"
 	"sluice/gateway/seglog"
 	"sluice/gateway/telemetry"
 	"sluice/rules"
+	"sluice/rules/notify"
 	"sluice/uplink/rollup"
 )
 
 // snapshotVersion is raised when the layout changes; a checkpoint of another version is not used, and the journal is replayed.
-const snapshotVersion = 1
+const snapshotVersion = 3
 
 var errSnapshot = errors.New("checkpoint is damaged or of another version")
 
 // Snapshot appends the whole state to b; equal states give equal bytes. In the order written, integers as varints:
 //
-//	version | lsn | now | stepped | spec | rejected | ledgers | reasons | streams | devices | windows by stream | clients | rules
+//	version | lsn | now | stepped | spec | rejected | commands | ledgers | reasons | decoders | streams | devices |
+//	windows by stream | clients | rules | notifications
 func (f *Fold) Snapshot(b []byte) []byte {
 	b = append(b, snapshotVersion)
 	b = binary.AppendUvarint(b, uint64(f.lsn))
@@ -29,6 +32,8 @@ func (f *Fold) Snapshot(b []byte) []byte {
 	b = binary.AppendVarint(b, f.stepped)
 	b = telemetry.AppendString(b, string(f.c.raw))
 	b = binary.AppendUvarint(b, f.rejected)
+	b = binary.AppendVarint(b, f.commands.since)
+	b = binary.AppendUvarint(b, f.commands.count)
 
 	b = binary.AppendUvarint(b, uint64(len(f.ledgers)))
 	for _, l := range f.ledgers {
@@ -38,6 +43,7 @@ func (f *Fold) Snapshot(b []byte) []byte {
 	for _, reason := range slices.Sorted(maps.Keys(f.byReason)) {
 		b = binary.AppendUvarint(telemetry.AppendString(b, reason), f.byReason[reason])
 	}
+	b = f.c.snapshotDecoders(b)
 	b = f.snapshotDevices(b)
 	for _, st := range f.streams {
 		b = st.rollup.Snapshot(b)
@@ -48,7 +54,10 @@ func (f *Fold) Snapshot(b []byte) []byte {
 	}
 	engine := f.engine.Snapshot(nil)
 	b = binary.AppendUvarint(b, uint64(len(engine)))
-	return append(b, engine...)
+	b = append(b, engine...)
+	policy := f.policy.Snapshot(nil)
+	b = binary.AppendUvarint(b, uint64(len(policy)))
+	return append(b, policy...)
 }
 
 func (f *Fold) snapshotDevices(b []byte) []byte {
@@ -72,6 +81,12 @@ func (f *Fold) snapshotDevices(b []byte) []byte {
 		for i := range d.sequences {
 			b = d.sequences[i].snapshot(telemetry.AppendString(b, d.sequences[i].source))
 		}
+		b = binary.AppendUvarint(b, uint64(len(d.units)))
+		for _, u := range d.units {
+			b = telemetry.AppendString(telemetry.AppendString(b, u.Metric), u.Unit)
+		}
+		b = d.state.snapshot(b)
+		b = binary.AppendVarint(b, d.firstSeen)
 		b = binary.AppendVarint(b, d.lastSeen)
 		b = binary.AppendVarint(b, d.rawTime)
 		b = binary.AppendVarint(b, d.rawShift)
@@ -90,7 +105,8 @@ func RestoreFold(b []byte) (*Fold, error) {
 	f.now, f.stepped = d.Varint(), d.Varint()
 	raw := append([]byte(nil), d.Bytes()...)
 	f.rejected = d.Uvarint()
-	for range d.Count(7) {
+	f.commands = commandRate{since: d.Varint(), count: d.Uvarint()}
+	for range d.Count(9) {
 		l := &namedLedger{name: d.String()}
 		l.restore(d)
 		f.ledgers = append(f.ledgers, l)
@@ -107,7 +123,10 @@ func RestoreFold(b []byte) (*Fold, error) {
 		return nil, fmt.Errorf("spec in the checkpoint: %w", err)
 	}
 	f.use(c)
-	f.engine = rules.NewEngine(c.rules, rules.Options{})
+	if !c.restoreDecoders(d) {
+		return nil, errSnapshot
+	}
+	f.engine = rules.NewEngine(c.rules, rules.Options{Zone: c.zone})
 	if err := f.restoreDevices(d); err != nil {
 		return nil, err
 	}
@@ -121,12 +140,15 @@ func RestoreFold(b []byte) (*Fold, error) {
 		f.clients[id] = restoreResends(d)
 		f.order = append(f.order, id)
 	}
-	engine := d.Bytes()
+	engine, policy := d.Bytes(), d.Bytes()
 	if d.Err() != nil || len(d.Rest()) != 0 {
 		return nil, errSnapshot
 	}
 	if err := f.engine.Restore(engine); err != nil {
 		return nil, fmt.Errorf("rules in the checkpoint: %w", err)
+	}
+	if f.policy, err = notify.Restore(policy, c.spec.Receivers, c.rules); err != nil {
+		return nil, fmt.Errorf("notifications in the checkpoint: %w", err)
 	}
 	for _, dev := range f.devices {
 		dev.subject = f.engine.Subject(dev.stream.measurement, dev.labels)
@@ -145,7 +167,7 @@ func (f *Fold) restoreDevices(d *telemetry.Decoder) error {
 		f.adopt(st)
 		f.streams = append(f.streams, st)
 	}
-	for range d.Count(8) {
+	for range d.Count(12) {
 		k := d.Uvarint()
 		if k >= uint64(len(f.streams)) {
 			return errSnapshot
@@ -164,7 +186,11 @@ func (f *Fold) restoreDevices(d *telemetry.Decoder) error {
 			q.restore(d)
 			dev.sequences = append(dev.sequences, q)
 		}
-		dev.lastSeen, dev.rawTime, dev.rawShift = d.Varint(), d.Varint(), d.Varint()
+		for range d.Count(2) {
+			dev.units = append(dev.units, decode.Unit{Metric: d.String(), Unit: d.String()})
+		}
+		dev.state.restore(d)
+		dev.firstSeen, dev.lastSeen, dev.rawTime, dev.rawShift = d.Varint(), d.Varint(), d.Varint(), d.Varint()
 		dev.rollup.ID = uint32(len(f.devices))
 		f.devices = append(f.devices, dev)
 		f.byKey[string(dev.stream.key(nil, dev.labels))] = dev

@@ -9,6 +9,7 @@ import (
 	"sluice/broker/decode"
 	"sluice/gateway/telemetry"
 	"sluice/rules"
+	"sluice/rules/notify"
 	"sluice/uplink/rollup"
 )
 
@@ -20,6 +21,9 @@ type Spec struct {
 	Limits  Limits            `json:"limits"`
 	Sources []SourceSpec      `json:"sources"`
 	Rules   []RuleFile        `json:"rules,omitempty"`
+	Zone    string            `json:"zone,omitempty"` // of hours and days in rules that name none; empty: UTC
+	// Receivers are the webhooks and how each wants to be told.
+	Receivers []notify.Receiver `json:"receivers,omitempty"`
 }
 
 // RuleFile is a rule file's name and text.
@@ -39,6 +43,7 @@ type Limits struct {
 type SourceSpec struct {
 	Name        string           `json:"name"`
 	Topic       string           `json:"topic"`
+	Topics      []string         `json:"topics,omitempty"` // in place of Topic, where a preset's devices use several
 	Measurement string           `json:"measurement"`
 	Decode      decode.Spec      `json:"decode"`
 	Send        Send             `json:"send"`
@@ -46,6 +51,28 @@ type SourceSpec struct {
 	Grace       time.Duration    `json:"grace_ns"`
 	Lateness    time.Duration    `json:"lateness_ns"`
 	Stats       []telemetry.Stat `json:"stats"`
+	Expect      *Expect          `json:"expect,omitempty"`
+	Retained    Retained         `json:"retained,omitempty"`
+}
+
+// Retained says what a message with the retain flag is to a source.
+type Retained string
+
+const (
+	// RetainedFresh: a client that sets the flag asks the broker to keep what it measured just now. The default.
+	RetainedFresh Retained = "fresh"
+	// RetainedStale: the source is fed by a bridge, which also passes on what the other broker had kept, for who knows how long.
+	// Such a message never counts as a sign of life and never reaches the rules; it is read for its own time's sake, or quarantined
+	// where it has none.
+	RetainedStale Retained = "stale"
+)
+
+// topics are the source's topic filters.
+func (s *SourceSpec) topics() []string {
+	if len(s.Topics) > 0 {
+		return s.Topics
+	}
+	return []string{s.Topic}
 }
 
 // Send says what a source's readings become at the destinations.
@@ -73,17 +100,22 @@ func DecodeSpec(b []byte) (*Spec, error) {
 }
 
 // Topics matches messages to sources; it is immutable and safe for concurrent use.
-type Topics struct{ patterns []*TopicPattern }
+type Topics struct {
+	patterns []*TopicPattern
+	sources  []int // of each pattern
+}
 
 // Topics compiles the sources' topics.
 func (s *Spec) Topics() (*Topics, error) {
 	t := &Topics{}
 	for i := range s.Sources {
-		p, err := ParseTopicPattern(s.Sources[i].Topic)
-		if err != nil {
-			return nil, fmt.Errorf("source %s: %w", s.Sources[i].Name, err)
+		for _, topic := range s.Sources[i].topics() {
+			p, err := ParseTopicPattern(topic)
+			if err != nil {
+				return nil, fmt.Errorf("source %s: %w", s.Sources[i].Name, err)
+			}
+			t.patterns, t.sources = append(t.patterns, p), append(t.sources, i)
 		}
-		t.patterns = append(t.patterns, p)
 	}
 	return t, nil
 }
@@ -108,13 +140,14 @@ type compiled struct {
 	sources []*source
 	rules   *rules.Set
 	labels  []telemetry.Label
+	zone    *time.Location
 }
 
 // source is one compiled source and its counters, which outlive a change of the spec.
 type source struct {
 	SourceSpec
-	pattern *TopicPattern
 	decoder decode.Decoder
+	expect  *expectation // nil: none
 	ledger  *Ledger
 }
 
@@ -131,17 +164,27 @@ func compile(raw []byte) (*compiled, error) {
 	if c.topics, err = spec.Topics(); err != nil {
 		return nil, err
 	}
+	if c.zone, err = time.LoadLocation(spec.Zone); err != nil {
+		return nil, fmt.Errorf("zone: %w", err)
+	}
 	c.labels = telemetry.LabelsFromMap(spec.Labels)
 	for i := range spec.Sources {
-		s := &source{SourceSpec: spec.Sources[i], pattern: c.topics.patterns[i]}
+		s := &source{SourceSpec: spec.Sources[i]}
 		if s.Measurement == "" {
 			s.Measurement = s.Name
 		}
 		if s.Window <= 0 {
 			return nil, fmt.Errorf("source %s: window must be positive", s.Name)
 		}
+		s.Decode.Measurement = s.Measurement
 		if s.decoder, err = decode.New(s.Decode); err != nil {
 			return nil, fmt.Errorf("source %s: %w", s.Name, err)
+		}
+		if s.expect, err = s.Expect.compile(); err != nil {
+			return nil, fmt.Errorf("source %s: expect: %w", s.Name, err)
+		}
+		if s.Retained != "" && s.Retained != RetainedFresh && s.Retained != RetainedStale {
+			return nil, fmt.Errorf("source %s: retained: want fresh or stale, got %q", s.Name, s.Retained)
 		}
 		c.sources = append(c.sources, s)
 	}

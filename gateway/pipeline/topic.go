@@ -73,6 +73,21 @@ func (p *TopicPattern) Match(topic string) bool {
 	return p.rest
 }
 
+// Rest returns the levels that # stands for in a topic that matches; "" where the pattern has none.
+func (p *TopicPattern) Rest(topic string) string {
+	if !p.rest {
+		return ""
+	}
+	for range p.levels {
+		_, rest, more := strings.Cut(topic, "/")
+		if !more {
+			return ""
+		}
+		topic = rest
+	}
+	return topic
+}
+
 // Labels returns the captures of a topic that matches.
 func (p *TopicPattern) Labels(topic string) []telemetry.Label {
 	var out []telemetry.Label

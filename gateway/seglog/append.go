@@ -66,6 +66,9 @@ func (l *Log) refusal(urgent bool, size int) error {
 	if l.closed {
 		return ErrClosed
 	}
+	if l.readOnly {
+		return ErrReadOnly
+	}
 	if l.o.Retain || (l.err == nil && l.nextErr == nil) {
 		return nil
 	}

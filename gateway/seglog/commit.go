@@ -55,6 +55,8 @@ func (l *Log) commitOpen(sync bool) error {
 	switch {
 	case closed:
 		return ErrClosed
+	case l.readOnly:
+		return ErrReadOnly
 	case failing:
 		probeErr := l.probe()
 		if err := l.commitLocked(sync); err != nil {

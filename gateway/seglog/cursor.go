@@ -158,6 +158,9 @@ func (c *Cursor) look() (ok bool, err error) {
 		c.leave()
 		f, err := l.fs.Open(s.path)
 		if errors.Is(err, fsys.ErrNotExist) {
+			if l.readOnly {
+				l.forget(s)
+			}
 			l.mu.Lock()
 			gone := s.gone
 			l.mu.Unlock()
@@ -178,6 +181,9 @@ func (c *Cursor) look() (ok bool, err error) {
 // skipDamage steps over bytes that hold no valid record although next should stand there.
 func (c *Cursor) skipDamage() error {
 	l, s := c.l, c.seg
+	if err := l.forgetRecycled(s); err != nil {
+		return err
+	}
 	l.mu.Lock()
 	gone, last := s.gone, min(s.last, l.visible)
 	l.mu.Unlock()

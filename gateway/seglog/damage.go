@@ -38,8 +38,8 @@ func (l *Log) setAside(f fsys.File, d Damage) (_ Damage, fresh bool) {
 	if saved {
 		d.SavedAs, d.Known = path, true
 	}
-	if tried {
-		return d, false
+	if tried || l.readOnly {
+		return d, !tried
 	}
 	if err := l.copyRange(f, d.Offset, d.Bytes, path); err != nil {
 		l.o.Log.Error("cannot set damaged range aside", "segment", d.Segment, "offset", d.Offset, "err", err)

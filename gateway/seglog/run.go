@@ -17,6 +17,9 @@ func (l *Log) Run(ctx context.Context) error {
 	case l.closed:
 		l.mu.Unlock()
 		return ErrClosed
+	case l.readOnly:
+		l.mu.Unlock()
+		return ErrReadOnly
 	case l.running:
 		l.mu.Unlock()
 		return errors.New("run log: it runs already")

@@ -98,6 +98,8 @@ type Log struct {
 	o     Options
 	newID func() uint64
 
+	readOnly bool // see OpenReadOnly; constant
+
 	kick   chan struct{} // capacity 1: there is something to commit, or space came back
 	refill chan struct{} // capacity 1: a spare segment is wanted
 	done   chan struct{} // closed by Close

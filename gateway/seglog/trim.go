@@ -11,6 +11,9 @@ import (
 // TrimBefore releases whole segments whose records are all below lsn, oldest first; the newest segment stays. Each release
 // is durable before the next begins, so that a crash leaves no hole. A released segment becomes a spare where one is missing.
 func (l *Log) TrimBefore(lsn LSN) error {
+	if l.readOnly {
+		return ErrReadOnly
+	}
 	l.trimMu.Lock()
 	defer l.trimMu.Unlock()
 	for {

@@ -4,6 +4,9 @@ import "fmt"
 
 // TrimTo is TrimBefore(lsn) that stops as soon as the segments take no more than keepBytes.
 func (l *Log) TrimTo(keepBytes int64, lsn LSN) error {
+	if l.readOnly {
+		return ErrReadOnly
+	}
 	l.trimMu.Lock()
 	defer l.trimMu.Unlock()
 	for l.Bytes() > keepBytes {

@@ -14,3 +14,9 @@ type Series struct {
 	Labels      Labels
 	Metric      string
 }
+
+// Device is what measures: readings of one device share their measurement and labels. Immutable.
+type Device struct {
+	Measurement string
+	Labels      Labels
+}
