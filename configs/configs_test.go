@@ -44,7 +44,7 @@ func TestSluiceYAML_CommentedPartsLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	for _, name := range []string{"ops.whsec", "influx.token", "passwd"} {
+	for _, name := range []string{"ops.whsec", "influx.token", "passwd", "acl"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte("x"), 0o600); err != nil {
 			t.Fatal(err)
 		}

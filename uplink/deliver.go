@@ -396,7 +396,7 @@ func (f *Forwarder) backoff(e *Error) time.Duration {
 		d *= 2
 	}
 	d = min(d, f.o.MaxBackoff)
-	return d/2 + f.jitter(d/2)
+	return max(d/2+f.jitter(d/2), 1) // 0 would wait for Retry
 }
 
 func (f *Forwarder) jitter(d time.Duration) time.Duration {
