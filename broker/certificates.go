@@ -22,7 +22,6 @@ type certificates struct {
 	mu     sync.Mutex
 	looked time.Time
 	stamps [4]stamp
-	failed error // of the last reading
 }
 
 type certificateSet struct {

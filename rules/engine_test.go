@@ -48,7 +48,6 @@ type refAlert struct {
 	firing                   bool
 	since, starts, endsSince int64
 	ending                   bool
-	annotations              string
 }
 
 func eval(p *expr.Program, values map[string]float64) expr.Tri {

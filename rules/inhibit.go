@@ -2,7 +2,6 @@ package rules
 
 import (
 	"cmp"
-	"math"
 	"slices"
 
 	"sluice/gateway/telemetry"
@@ -134,6 +133,3 @@ func (e *Engine) eachFiring(do func(o *occurrence)) {
 		}
 	}
 }
-
-// never is a time before all others.
-const never = math.MinInt64

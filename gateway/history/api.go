@@ -416,7 +416,7 @@ func (r *request) metadata() (any, *apiError) {
 			return nil, failure(err)
 		}
 		r.later(func() { q.Close() })
-		if names, _, err = q.LabelValues(r.Context(), labels.MetricName, nil); err != nil {
+		if names, _, err = q.LabelValues(r.Context(), model.MetricNameLabel, nil); err != nil {
 			return nil, failure(err)
 		}
 	}

@@ -3,6 +3,7 @@ package history
 import (
 	"strings"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 
 	"sluice/gateway/telemetry"
@@ -53,7 +54,7 @@ func digit(c byte) bool  { return '0' <= c && c <= '9' }
 // the order of the names they had.
 func seriesLabels(b *labels.ScratchBuilder, d *telemetry.Device, metric string) labels.Labels {
 	b.Reset()
-	b.Add(labels.MetricName, MetricName(d.Measurement, metric))
+	b.Add(model.MetricNameLabel, MetricName(d.Measurement, metric))
 	taken := make(map[string]string, len(d.Labels))
 	order := make([]string, 0, len(d.Labels))
 	for _, l := range d.Labels {

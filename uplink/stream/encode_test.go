@@ -254,7 +254,7 @@ func TestEncoder_VersionsGrowAsText(t *testing.T) {
 
 func FuzzEncoder_RoundTrip(f *testing.F) {
 	f.Add("m", "device", "d1", "temperature", 21.5, int64(start), int64(10e9), true)
-	f.Add("\"\\\x00", "ü", "\u2028\x7f", "a\nb", -0.0, int64(-1), int64(0), false)
+	f.Add("\"\\\x00", "ü", "\u2028\x7f", "a\nb", math.Copysign(0, -1), int64(-1), int64(0), false)
 	f.Add("\xff", "window", "", "x", math.Inf(1), int64(math.MaxInt64), int64(1), true)
 	f.Fuzz(func(t *testing.T, measurement, name, value, metric string, v float64, at, window int64, aggregate bool) {
 		p := &telemetry.Point{Measurement: measurement, Labels: labels(name, value, "gateway", "g"), Time: at, Stats: telemetry.Stats}
