@@ -264,7 +264,7 @@ func (h *hook) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, er
 		c.unwritten++
 		c.mu.Unlock()
 	}
-	if err := c.route(&pk); err != nil {
+	if err := c.route(&pk, outcome == journalled); err != nil {
 		c.disconnect(reasonQuota)
 		return pk, errReject
 	}

@@ -167,7 +167,11 @@ func (c *conn) waitQueue(bytes int) {
 }
 
 // route is deliver for what came through mochi. Its acknowledgement is on its way, and held until what is kept is durable.
-func (c *conn) route(pk *packets.Packet) error {
+//
+// The id of a journalled QoS 2 message is not kept over a restart: journal and store commit apart, so the store might know an id
+// whose message the journal lost, and the resend would be acknowledged and nowhere. It is journalled again instead, and whoever
+// reads the journal knows it by its DUP flag or its sequence.
+func (c *conn) route(pk *packets.Packet, journalled bool) error {
 	t := c.topics.getString(c.b, pk.TopicName)
 	targets := t.targets
 	if !t.plain { // clients may use topics that begin with a dollar sign among themselves
@@ -182,7 +186,7 @@ func (c *conn) route(pk *packets.Packet) error {
 			return err
 		}
 	}
-	if pk.FixedHeader.Qos == 2 {
+	if pk.FixedHeader.Qos == 2 && !journalled {
 		received, err := c.b.sessions.receive(c, pk.PacketID)
 		if err != nil {
 			c.b.refusedBecause(err)

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"sluice/gateway/console"
+	"sluice/gateway/history"
 	"sluice/rules"
 	"sluice/uplink"
 )
@@ -118,10 +119,14 @@ func (g *gateway) Ready() console.Readiness {
 	if g.history != nil {
 		h := g.history.Status()
 		trouble = ""
-		if h.LastError != "" {
+		if h.LastError != "" && h.LastError != history.ErrNoRoom.Error() { // a small disk is no fault
 			trouble = "stands still, its readings wait in the journal: " + h.LastError
 		}
-		part("history", trouble, fmt.Sprintf("%s, %d records behind", h.State, int64(g.runner.Applied())-int64(h.Applied)))
+		well := fmt.Sprintf("%s, %d records behind", h.State, int64(g.runner.Applied())-int64(h.Applied))
+		if h.LastError != "" {
+			well += ": " + h.LastError
+		}
+		part("history", trouble, well)
 	}
 
 	for _, f := range g.forwarders {

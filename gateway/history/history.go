@@ -250,6 +250,9 @@ func (h *History) fail(err error) {
 func (h *History) follow(ctx context.Context) error {
 	h.deafen()
 	h.state.Store(int32(Opening))
+	if err := roomFor(h.o.Dir); err != nil {
+		return err
+	}
 	s, err := h.openStore()
 	if err != nil {
 		return err
@@ -311,6 +314,9 @@ func (h *History) live(ctx context.Context) error {
 		taken, h.queue = h.queue, taken
 		passed := h.passed
 		h.mu.Unlock()
+		if err := roomFor(h.o.Dir); err != nil {
+			return err
+		}
 		if err := h.write.batch(&taken); err != nil {
 			return err
 		}
@@ -371,6 +377,9 @@ func (h *History) catchUp(ctx context.Context) error {
 			h.counts.missed.Add(m - missing)
 			h.o.Log.Error("history has a gap: the journal was trimmed before it could be read", "records", m-missing, "after", after)
 			missing = m
+		}
+		if err := roomFor(h.o.Dir); err != nil {
+			return err
 		}
 		if err := h.write.batch(&b); err != nil {
 			return err

@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/prometheus/tsdb"
 	"github.com/prometheus/prometheus/util/compression"
+	"golang.org/x/sys/unix"
 
 	"sluice/gateway/seglog"
 )
@@ -270,8 +271,41 @@ func syncFile(path string) error {
 	return f.Sync()
 }
 
-func (s *store) close() error {
+// close ends the TSDB, which panics when the disk does not take what it still holds; the journal has that.
+func (s *store) close() (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = errors.Join(fmt.Errorf("close: %v", p), s.file.Close())
+		}
+	}()
 	return errors.Join(s.db.Close(), s.file.Close())
+}
+
+// minFree is the room on disk below which the history stands still. The TSDB allocates files of 128 MiB ahead, and panics in
+// goroutines of its own when the disk is full; readings wait in the journal meanwhile.
+const minFree = 512 << 20
+
+// ErrNoRoom is why a history with too little room on disk stands still. It goes on by itself when there is more.
+var ErrNoRoom = fmt.Errorf("less than %d MiB free on disk", minFree>>20)
+
+// roomFor tells whether the file system of dir has room for the history.
+func roomFor(dir string) error {
+	var st unix.Statfs_t
+	for {
+		err := unix.Statfs(dir, &st)
+		if err == nil {
+			break
+		}
+		if parent := filepath.Dir(dir); errors.Is(err, syscall.ENOENT) && parent != dir {
+			dir = parent
+			continue
+		}
+		return fmt.Errorf("ask for room on disk: %w", err)
+	}
+	if int64(st.Bavail)*st.Bsize < minFree {
+		return ErrNoRoom
+	}
+	return nil
 }
 
 func (s *store) describe(st *Status) {
