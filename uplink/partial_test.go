@@ -3,6 +3,7 @@ package uplink
 import (
 	"errors"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -39,11 +40,11 @@ func TestForwarder_PartialDeliveryIsAcknowledgedAndTheRestGoesOn(t *testing.T) {
 // What a sink makes of a backlog depends on all of it: a batch that failed grows with what was put meanwhile, and never shrinks.
 func TestForwarder_AWholeBatchGrowsWhileTheDestinationIsAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		up := false
+		var up atomic.Bool
 		var sizes []int
 		w := newBench(t, ForwarderOptions{BatchRecords: 50, Whole: true, ParkAfter: -1}, func(_ int, recs []Record) error {
 			sizes = append(sizes, len(recs))
-			if !up {
+			if !up.Load() {
 				return errors.New("connection refused")
 			}
 			return nil
@@ -54,7 +55,7 @@ func TestForwarder_AWholeBatchGrowsWhileTheDestinationIsAway(t *testing.T) {
 			time.Sleep(time.Minute)
 			w.put(t, n, n+3)
 		}
-		up = true
+		up.Store(true)
 		time.Sleep(10 * time.Minute)
 		synctest.Wait()
 		if !slices.IsSorted(sizes[:len(sizes)-1]) || sizes[0] != 1 || slices.Max(sizes) != 50 {
