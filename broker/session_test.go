@@ -214,6 +214,25 @@ func TestInflight_IsSentAgainAfterARestart(t *testing.T) {
 	}
 }
 
+// Journal and store commit apart: the store may have outlived a crash that the journal's last message did not.
+func TestQoS2_MessageTheJournalLostIsJournalledAgain(t *testing.T) {
+	dir := t.TempDir()
+	b, stop := runKept(t, dir, nil)
+	p := dialKept(t, b, false, "p", false)
+	p.write(publishFrame(false, 2, 7, "dev/1", []byte("reading")))
+	p.expect("50 02 00 07")
+	stop()
+	b, _ = runKept(t, dir, nil) // with an empty journal
+	p = dialKept(t, b, false, "p", true)
+	again := publishFrame(false, 2, 7, "dev/1", []byte("reading"))
+	again[0] |= flagDup
+	p.write(again)
+	p.expect("50 02 00 07")
+	if n := len(b.journal.(*stubJournal).received()); n != 1 {
+		t.Errorf("acknowledged and journalled %d times, want once", n)
+	}
+}
+
 func TestQoS2_IsTakenOnceAcrossARestart(t *testing.T) {
 	dir := t.TempDir()
 	b, stop := runKept(t, dir, nil)
