@@ -93,7 +93,7 @@ func (t *tally) settle(b *Broker) {
 	add(&n.uncovered, t.uncovered)
 	add(&n.refused, t.refused)
 	add(&n.dropped, t.dropped)
-	if t.messages+t.packets > 0 {
+	if t.messages+t.packets+t.bytes > 0 {
 		info := b.server.Info
 		atomic.AddInt64(&info.BytesReceived, t.bytes)
 		atomic.AddInt64(&info.PacketsReceived, t.messages+t.packets)

@@ -18,6 +18,7 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"hash/maphash"
 	"log/slog"
@@ -30,6 +31,8 @@ import (
 
 	mqtt "github.com/mochi-mqtt/server/v2"
 )
+
+var idSeed = maphash.MakeSeed()
 
 // Message is a PUBLISH as received. Topic and Payload alias the packet and must be copied to be kept.
 type Message struct {
@@ -63,6 +66,8 @@ type Broker struct {
 	clock   func() int64 // ns since the Unix epoch
 	started time.Time
 	poller  *poller // nil: the runtime's
+	workers *workers
+	apart   bool // without poller, as on other systems than Linux; for tests
 
 	server    *mqtt.Server
 	sessions  *sessions
@@ -104,6 +109,7 @@ func New(cfg Config, j Journal) (*Broker, error) {
 	b := &Broker{
 		cfg: cfg, limits: cfg.Limits, journal: j, log: cfg.Log, clock: cfg.Clock, started: time.Now(),
 		admission: newAdmission(cfg.Limits),
+		workers:   newWorkers(),
 		due:       make(chan struct{}, 1),
 		stopping:  make(chan struct{}),
 		conns:     map[*conn]struct{}{},
@@ -143,17 +149,15 @@ func (b *Broker) options() *mqtt.Options {
 	l := b.cfg.Sessions
 	l.setDefaults()
 	c.MaximumSessionExpiryInterval = uint32(l.Expiry / time.Second)
-	c.MaximumClientWritesPending = 64 // 8 bytes each, for every connection: only $SYS goes through it
+	c.MaximumClientWritesPending = 0 // it delivers nothing
 	c.MaximumInflight = 1000
 	c.ReceiveMaximum = uint16(min(b.limits.Unacknowledged, math.MaxUint16))
-	c.TopicAliasMaximum = 64
+	c.TopicAliasMaximum = 64 // told to clients; resolveAlias holds it
 	c.Compatibilities.ObscureNotAuthorized = true
 	c.Compatibilities.NoInheritedPropertiesOnAck = true
 	return &mqtt.Options{
 		Capabilities:             c,
-		ClientNetWriteBufferSize: 1,  // whole frames at once: the connection gathers them, and keeps their order
-		ClientNetReadBufferSize:  64, // the connection has the buffer
-		SysTopicResendInterval:   60,
+		ClientNetWriteBufferSize: 1, // whole frames at once: the connection gathers them, and keeps their order
 		Logger:                   slog.New(errorsOnly{b.log.Handler()}),
 	}
 }
@@ -204,17 +208,16 @@ func (b *Broker) Run(ctx context.Context) error {
 	if err := b.Listen(); err != nil {
 		return err
 	}
-	if err := b.server.Serve(); err != nil {
-		return fmt.Errorf("start broker: %w", err)
-	}
-	// A little longer than a commit takes to come round: as a rule the poller looks when one has just released something.
-	if pace := min(b.cfg.CommitInterval*6/5, maxPace).Truncate(time.Millisecond); pace > 0 {
-		p, err := newPoller(pace)
-		if err != nil {
-			b.log.Warn("connections are watched one by one", "err", err)
-		} else {
+	if !b.apart {
+		// A little longer than a commit takes to come round: as a rule the poller looks when one has just released something.
+		pace := min(b.cfg.CommitInterval*6/5, maxPace).Truncate(time.Millisecond)
+		p, err := newPoller(pace, b.workers, b.now)
+		switch {
+		case err == nil:
 			b.poller = p
 			go p.run()
+		case !errors.Is(err, errors.ErrUnsupported):
+			b.log.Warn("connections are watched one by one", "err", err)
 		}
 	}
 	released := make(chan struct{})
@@ -257,7 +260,8 @@ func (b *Broker) Run(ctx context.Context) error {
 	if b.poller != nil {
 		b.poller.close()
 	}
-	return b.server.Close()
+	b.workers.end()
+	return nil
 }
 
 func (b *Broker) releaseUntil(stop <-chan struct{}) {

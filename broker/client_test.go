@@ -31,6 +31,7 @@ func start(t testing.TB, j Journal, change func(*Config)) *Broker {
 	case *fileJournal:
 		j.b = b
 	}
+	b.apart = commitInterval == 0
 	if err := b.Listen(); err != nil {
 		t.Fatal(err)
 	}

@@ -14,13 +14,14 @@ import (
 	mqtt "github.com/mochi-mqtt/server/v2"
 )
 
-// conn is the connection as mochi sees it. Read hands it whole frames, one at a call, after looking at each; a plain
-// PUBLISH that no client subscribes to is dealt with here and never reaches it. Write never waits for the network. Deadlines
-// are the connection's own business: those mochi sets are ignored.
+// conn is a client's connection. One goroutine at a time takes its turn to read and to deal with what was read: step. A plain
+// PUBLISH is dealt with here, most else by mochi's packet processor, whose answers come back through Write, which never
+// waits for the network. To mochi it is a net.Conn that is only written.
 type conn struct {
 	b        *Broker
 	nc       net.Conn // TCP, TLS or WebSocket
 	noWait   noWaiter // nc where writes need not wait for the peer; nil with TLS and WebSocket
+	watched  watched  // nc where reads need not wait either: nobody waits for the client then; nil: a goroutine of its own does
 	address  netip.Addr
 	local    bool // this machine, through a loopback listener
 	certUser string
@@ -29,10 +30,14 @@ type conn struct {
 	closed      chan struct{} // closed with closing
 	room        chan struct{} // 1 slot: fewer acknowledgements are held; dropped when full
 
-	// Owned by the goroutine that reads.
-	in           []byte // in[r:w] is unread
+	turn     atomic.Int32 // see turns.go
+	worker   *worker      // whose turn it is; nil with a goroutine of its own
+	wantTrim atomic.Bool  // it has been idle for a while
+
+	// Owned by the goroutine whose turn it is.
+	in           []byte            // in[r:w] is unread
+	shared       *[readBuffer]byte // in, when it is lent for this turn
 	r, w         int
-	fed          int   // bytes from r on that are mochi's
 	need         int   // size of the frame that starts at r, when known
 	received     int64 // Config.Clock at the last read
 	lastRead     int64 // broker time at the last read
@@ -45,30 +50,34 @@ type conn struct {
 	stagedFrames []byte
 	tally        tally
 	bucket       bucket
-	routed       int // messages queued to subscribers
+	notBefore    int64 // broker time at which the next message may be dealt with; 0: it has not been asked
+	routed       int   // messages queued to subscribers
 	session      *session
 	granted      []granted // subscriptions whose retained messages are due
 	existed      []bool    // of the SUBSCRIBE under way: the client had the filter
 	will         *message
+	aliased      map[uint16]string // topics by the client's aliases
+	goodbye      bool              // the client has said so: no will
+	parked       bool              // counted in Broker.parked
+	lastLook     bool              // the broker drains, and this one has read for the last time
 	willDelay    time.Duration
 	willExpiry   uint32 // seconds; 0: never
 	overQuota    []int  // of the SUBSCRIBE under way: the filters that are too many
 
-	// Set in OnConnect and OnSessionEstablished, in the goroutine that reads.
+	// Set by establish.
 	clientID, username string
 	keepalive          time.Duration // of silence, half a period of grace included; 0: any
 	v5                 bool
 	established        bool
-	receiveMaximum     int  // the client's; 0: none
-	emptyWill          bool // the will has no payload: see connect.rewritten
+	receiveMaximum     int // the client's; 0: none
 
 	mu          sync.Mutex
-	cl          *mqtt.Client // from OnSessionEstablish on
+	cl          *mqtt.Client // once it has a session
 	proved      string       // the user name that was proved, "" before and for an anonymous client
 	takeovers   allowance    // of the session
-	idLock      *sync.Mutex  // held from OnSessionEstablish to CONNACK
+	idLock      *sync.Mutex  // held from takeSession to CONNACK
 	previous    *conn        // the session's last connection, until CONNACK
-	version     byte         // 0 before OnConnect
+	version     byte         // 0 before CONNECT
 	connacked   bool
 	pos         uint64 // the last message journalled through mochi
 	epoch       uint32 // of pos
@@ -108,39 +117,22 @@ func newConn(b *Broker, nc net.Conn, address netip.Addr, local bool) *conn {
 	return c
 }
 
-// Read gives mochi the next frame that is for it. mochi reads again only when it has dealt with everything before, so at
-// that moment this goroutine may deal with frames itself and every order holds.
-func (c *conn) Read(p []byte) (int, error) {
-	for {
-		if c.fed > 0 {
-			n := copy(p, c.in[c.r:c.r+c.fed])
-			c.r += n
-			c.fed -= n
-			return n, nil
-		}
-		if err := c.take(); err != nil {
-			c.settle()
-			return 0, err
-		}
-		if c.fed > 0 {
-			continue
-		}
-		c.settle()
-		if err := c.fill(); err != nil {
-			return 0, err
-		}
+// step deals with the frames that are there, then reads once more. errIdle: there is nothing to read at the moment, and the
+// connection will say when there is; any other error ends it.
+func (c *conn) step() error {
+	err := c.take()
+	c.settle()
+	if err != nil {
+		return err
 	}
+	return c.fill()
 }
 
-// take deals with whole frames in the buffer until one is for mochi; fed is 0 when more bytes are needed.
+var errIdle = errors.New("nothing to read")
+
+// take deals with the whole frames in the buffer.
 func (c *conn) take() error {
 	c.need = 0
-	if len(c.granted) > 0 {
-		subs := c.granted
-		c.granted = nil
-		c.settle()
-		c.b.sessions.sendRetained(c, subs)
-	}
 	for c.r < c.w {
 		if c.over.Load() {
 			return net.ErrClosed // what follows a message that was refused must not overtake it
@@ -185,10 +177,11 @@ func (c *conn) take() error {
 		case typeConnect:
 			if !c.sawConnect {
 				c.sawConnect = true
-				if c.fed, err = c.connect(header, size); err != nil {
+				c.r += size
+				if err := c.connect(b, header); err != nil {
 					return err
 				}
-				return nil
+				continue
 			}
 		}
 		if reason := validate(b, header, c.v5); reason != 0 {
@@ -200,14 +193,29 @@ func (c *conn) take() error {
 			continue
 		}
 		c.settle() // what mochi answers comes after what was answered here
-		c.fed = size
-		return nil
+		c.r += size
+		if err := c.dispatch(b, header); err != nil {
+			return err
+		}
+		if subs := c.granted; len(subs) > 0 {
+			c.granted = nil
+			c.b.sessions.sendRetained(c, subs)
+		}
 	}
 	return nil
 }
 
 // fill reads once from the network.
 func (c *conn) fill() error {
+	switch {
+	case c.over.Load():
+		return net.ErrClosed
+	case c.established && c.b.draining.Load():
+		if c.watched == nil || c.lastLook {
+			return c.park()
+		}
+		c.lastLook = true // what has come in by now is still taken
+	}
 	if c.r == c.w {
 		c.r, c.w = 0, 0
 	}
@@ -227,11 +235,11 @@ func (c *conn) fill() error {
 		if err := c.arm(); err != nil {
 			return err
 		}
-		n, err := c.nc.Read(c.in[c.w:])
+		n, err := c.read(c.in[c.w:])
 		if n > 0 {
 			c.w += n
 			c.lastRead, c.received = c.b.now(), c.b.clock()
-			if c.r == 0 && c.w == len(c.in) && len(c.in) < readBuffer && c.established {
+			if c.r == 0 && c.w == len(c.in) && len(c.in) < readBuffer && c.established && c.bucket.rate == 0 {
 				in := make([]byte, 2*len(c.in))
 				copy(in, c.in)
 				c.in = in
@@ -248,6 +256,13 @@ func (c *conn) fill() error {
 		}
 		return err
 	}
+}
+
+func (c *conn) read(p []byte) (int, error) {
+	if c.watched != nil {
+		return c.watched.readNoWait(p)
+	}
+	return c.nc.Read(p)
 }
 
 // arm sets the read deadline, unless the present one is less than a second off.
@@ -285,9 +300,7 @@ func (c *conn) arm() error {
 // overdue tells what an expired read deadline means; nil: nothing, read on.
 func (c *conn) overdue() error {
 	if c.established && c.b.draining.Load() {
-		c.settle()
-		c.b.parked.Add(1)
-		<-c.closed
+		return c.park()
 	}
 	c.mu.Lock()
 	closing := c.closing
@@ -303,6 +316,19 @@ func (c *conn) overdue() error {
 		return nil
 	}
 	return c.disconnect(reasonKeepAlive)
+}
+
+// park counts the connection among those that no longer read, while the broker drains.
+func (c *conn) park() error {
+	if !c.parked {
+		c.parked = true
+		c.b.parked.Add(1)
+	}
+	if c.watched == nil {
+		<-c.closed
+		return net.ErrClosed
+	}
+	return errIdle
 }
 
 // malformed closes the connection for what no client of ours should send.
@@ -327,7 +353,7 @@ func (c *conn) disconnect(reason byte) error {
 	return net.ErrClosed
 }
 
-// Close is mochi's: the session is over. What is queued goes out before the socket is closed, by serve.
+// Close is mochi's: the session is over. What is queued goes out before the socket is closed, by finish.
 func (c *conn) Close() error {
 	c.mu.Lock()
 	if !c.closing {
@@ -374,6 +400,9 @@ func (c *conn) linger() {
 	_ = c.nc.Close()
 }
 
+// What follows makes it a net.Conn.
+
+func (c *conn) Read([]byte) (int, error)         { return 0, net.ErrClosed }
 func (c *conn) LocalAddr() net.Addr              { return c.nc.LocalAddr() }
 func (c *conn) RemoteAddr() net.Addr             { return c.nc.RemoteAddr() }
 func (c *conn) SetDeadline(time.Time) error      { return nil }

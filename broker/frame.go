@@ -16,7 +16,9 @@ const (
 	typePubcomp     = 7
 	typeSubscribe   = 8
 	typeUnsubscribe = 10
+	typeUnsuback    = 11
 	typePingreq     = 12
+	typePingresp    = 13
 	typeDisconnect  = 14
 	typeAuth        = 15
 )

@@ -1,15 +1,13 @@
 package broker
 
 import (
-	"hash/maphash"
 	"strings"
-	"time"
 
 	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
 )
 
-// hook is where mochi asks and tells. It runs in the connection's reading goroutine unless a method says otherwise.
+// hook is where mochi asks and tells. It runs in the goroutine that has the connection's turn.
 type hook struct {
 	mqtt.HookBase
 	b *Broker
@@ -19,9 +17,7 @@ func (h *hook) ID() string { return "sluice" }
 
 func (h *hook) Provides(b byte) bool {
 	switch b {
-	case mqtt.OnConnect, mqtt.OnConnectAuthenticate, mqtt.OnSessionEstablish, mqtt.OnSessionEstablished, mqtt.OnACLCheck,
-		mqtt.OnSubscribe, mqtt.OnSubscribed, mqtt.OnPublish, mqtt.OnPublishDropped, mqtt.OnClientExpired,
-		mqtt.OnUnsubscribed, mqtt.OnWill, mqtt.OnDisconnect:
+	case mqtt.OnACLCheck, mqtt.OnSubscribe, mqtt.OnSubscribed, mqtt.OnUnsubscribed, mqtt.OnPublish:
 		return true
 	}
 	return false
@@ -33,121 +29,14 @@ func connOf(cl *mqtt.Client) *conn {
 	return c
 }
 
-// OnConnect takes what the connection needs to know from CONNECT, before mochi asks who the client is.
-func (h *hook) OnConnect(cl *mqtt.Client, pk packets.Packet) error {
-	c := connOf(cl)
-	c.clientID = cl.ID
-	if c.emptyWill {
-		cl.Properties.Will.Payload = nil
-	}
-	c.v5 = cl.Properties.ProtocolVersion == 5
-	c.keepalive = time.Duration(cl.State.Keepalive) * time.Second * 3 / 2 // MQTT 5, 3.1.2.10
-	c.takeWill(cl, &pk)
-	p := &cl.Properties.Props
-	c.mu.Lock()
-	c.version = cl.Properties.ProtocolVersion
-	if c.v5 {
-		c.receiveMaximum, c.aliasesMost, c.packetMost = int(p.ReceiveMaximum), int(p.TopicAliasMaximum), int(p.MaximumPacketSize)
-	}
-	c.mu.Unlock()
-	p.TopicAliasMaximum = 0 // aliases are given here, not by mochi
-	// mochi computes keepalive x 1.5 in 16 bits and sets a deadline for each packet; ours replaces it.
-	cl.State.Keepalive = 0
-	// With a send quota mochi 2.7.9 stops delivering after twice the client's receive maximum, and can deadlock. The
-	// session has a window of its own.
-	cl.Properties.Props.ReceiveMaximum = 0
-	cl.State.Inflight.ResetSendQuota(0)
-	return nil
-}
-
-// OnConnectAuthenticate decides whether the client may have a session.
-func (h *hook) OnConnectAuthenticate(cl *mqtt.Client, pk packets.Packet) bool {
-	b, c := h.b, connOf(cl)
-	user, result := b.identify(c, &pk)
-	switch result {
-	case loginTooMany:
-		b.count.loginsThrottled.Add(1)
-		return h.refuse(cl, packets.ErrConnectionRateExceeded, packets.Err3ServerUnavailable)
-	case loginBusy:
-		b.count.loginsThrottled.Add(1)
-		return h.refuse(cl, packets.ErrServerBusy, packets.Err3ServerUnavailable)
-	case loginWrong:
-		b.count.authFailures.Add(1)
-		return false
-	}
-	c.username = user
-	cl.Properties.Username = []byte(user) // what was proved, whatever was said
-	return b.mayHaveSession(h, c, cl) && b.mayHaveWill(h, cl, &pk)
-}
-
-// refuse sends CONNACK with a better reason than mochi's own, which is then not sent, and returns false.
-func (h *hook) refuse(cl *mqtt.Client, v5, v3 packets.Code) bool {
-	code := v5
-	if cl.Properties.ProtocolVersion < 5 {
-		code = v3
-	}
-	_ = h.b.server.SendConnack(cl, code, false, nil)
-	return false
-}
-
-var idSeed = maphash.MakeSeed()
-
-// OnSessionEstablish comes before a session of the same id is taken over. From here to CONNACK the id is locked: mochi
-// looks for the old client and adds the new one in two steps.
-func (h *hook) OnSessionEstablish(cl *mqtt.Client, pk packets.Packet) {
-	c := connOf(cl)
-	l := h.b.lockOf(cl.ID)
-	l.Lock()
-	c.mu.Lock()
-	c.idLock, c.cl = l, cl
-	was, resume := h.b.server.Clients.Get(cl.ID)
-	if resume {
-		c.previous = connOf(was)
-		// As mochi decides it, and tells the client.
-		resume = !pk.Connect.Clean && !(was.Properties.Clean && was.Properties.ProtocolVersion < 5)
-	}
-	c.mu.Unlock()
-	h.b.sessions.establish(c, cl, resume)
-}
-
-// OnSessionEstablished opens the short way for plain messages.
-func (h *hook) OnSessionEstablished(cl *mqtt.Client, pk packets.Packet) {
-	c := connOf(cl)
-	c.established = true
-	h.b.sessions.attach(c)
-}
-
-// OnDisconnect is called once for a session that was established, before mochi forgets it, if it does; until the connection
-// has ended its id is locked, so that mochi does not forget a new session of the same id instead.
-func (h *hook) OnDisconnect(cl *mqtt.Client, _ error, expire bool) {
-	c := connOf(cl)
-	if c == nil {
-		return
-	}
-	l := h.b.lockOf(cl.ID)
-	l.Lock()
-	c.mu.Lock()
-	c.idLock = l
-	c.mu.Unlock()
-	h.b.sessions.detach(c, cl, expire)
-}
-
-// OnWill is called when a will is due. mochi is left with one that nobody hears.
-func (h *hook) OnWill(cl *mqtt.Client, _ mqtt.Will) (mqtt.Will, error) {
-	if c := connOf(cl); c != nil {
-		c.sendWill()
-	}
-	return mqtt.Will{}, nil
-}
-
-// OnACLCheck is also called by publishers, for each delivery.
+// OnACLCheck is asked about publishes and subscriptions.
 func (h *hook) OnACLCheck(cl *mqtt.Client, topic string, write bool) bool {
 	r := h.b.cfg.Rights
 	if r == nil || cl.Net.Inline {
 		return true
 	}
-	if write && (topic == "" || cl.Properties.ProtocolVersion < 5) {
-		return true // asked in OnPublish: when an alias is resolved, and where MQTT 3 has no way to say no
+	if write && cl.Properties.ProtocolVersion < 5 {
+		return true // asked in OnPublish: MQTT 3 has no way to say no
 	}
 	if rest, ok := strings.CutPrefix(topic, "$share/"); ok && !write {
 		_, topic, _ = strings.Cut(rest, "/")
@@ -213,13 +102,8 @@ func (h *hook) OnSubscribed(cl *mqtt.Client, pk packets.Packet, reasonCodes []by
 	}
 }
 
-// OnUnsubscribed comes before UNSUBACK, and when a session ends.
-func (h *hook) OnUnsubscribed(cl *mqtt.Client, pk packets.Packet) {
-	h.b.subscriptions.Add(1)
-	if c := connOf(cl); c != nil {
-		c.unsubscribed(&pk)
-	}
-}
+// OnUnsubscribed is called when a session ends, for all its subscriptions.
+func (h *hook) OnUnsubscribed(*mqtt.Client, packets.Packet) { h.b.subscriptions.Add(1) }
 
 var (
 	// Whatever else OnPublish returns is acknowledged by mochi 2.7.9.
@@ -234,16 +118,6 @@ func (h *hook) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, er
 		return pk, nil
 	}
 	c := connOf(cl)
-	if pk.Properties.TopicAliasFlag {
-		switch {
-		case !plainTopic(pk.TopicName):
-			c.disconnect(reasonTopicAlias)
-			return pk, errReject
-		case !c.allowed(pk.TopicName, true):
-			c.disconnect(reasonNotAuthorized)
-			return pk, errReject
-		}
-	}
 	if !c.v5 && !c.allowed(pk.TopicName, true) {
 		h.b.count.deniedPublishes.Add(1)
 		return pk, errRouted // like mosquitto: to end the connection would end it again and again
@@ -269,21 +143,4 @@ func (h *hook) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, er
 		return pk, errReject
 	}
 	return pk, errRouted
-}
-
-// OnPublishDropped is called by the publisher of what a subscriber's queue did not take.
-func (h *hook) OnPublishDropped(cl *mqtt.Client, pk packets.Packet) {
-	h.b.count.deliveriesDropped.Add(1)
-}
-
-// OnClientExpired is called by mochi's housekeeping, should it come before ours. mochi would leave the subscriptions behind.
-func (h *hook) OnClientExpired(cl *mqtt.Client) {
-	l := h.b.lockOf(cl.ID)
-	l.Lock()
-	defer l.Unlock()
-	if now, ok := h.b.server.Clients.Get(cl.ID); ok && now == cl {
-		h.b.sessions.expire(cl.ID)
-		h.b.server.UnsubscribeClient(cl)
-		cl.ClearInflights()
-	}
 }

@@ -28,7 +28,10 @@ func (b *Broker) identify(c *conn, pk *packets.Packet) (user string, r loginResu
 	}
 	user = string(pk.Connect.Username)
 	for range 3 {
-		r, generation := b.logins.check(c.address, user, pk.Connect.Password, b.now(), b.limits.ConnectTimeout)
+		var generation uint64
+		c.waiting(func() {
+			r, generation = b.logins.check(c.address, user, pk.Connect.Password, b.now(), b.limits.ConnectTimeout)
+		})
 		switch r {
 		case loginRight:
 			b.count.loginsHashed.Add(1)
@@ -52,19 +55,19 @@ func (b *Broker) identify(c *conn, pk *packets.Packet) (user string, r loginResu
 func (b *Broker) hasUsers() bool { return b.logins != nil }
 
 // mayHaveSession keeps a session with who it belongs to, and from going to and fro between two clients of one id.
-func (b *Broker) mayHaveSession(h *hook, c *conn, cl *mqtt.Client) bool {
+func (b *Broker) mayHaveSession(c *conn, cl *mqtt.Client) bool {
 	was, ok := b.server.Clients.Get(cl.ID)
 	if !ok {
 		if n := b.limits.Sessions; n >= 0 && b.server.Clients.Len() >= n {
 			b.count.tooManySessions.Add(1)
-			return h.refuse(cl, packets.ErrQuotaExceeded, packets.Err3ServerUnavailable)
+			return b.refuse(cl, packets.ErrQuotaExceeded, packets.Err3ServerUnavailable)
 		}
 		return true
 	}
 	if !bytes.Equal(was.Properties.Username, cl.Properties.Username) {
 		// Another user's session: to take it over would be to read what waits there.
 		b.count.authFailures.Add(1)
-		return h.refuse(cl, packets.ErrClientIdentifierNotValid, packets.Err3ClientIdentifierNotValid)
+		return b.refuse(cl, packets.ErrClientIdentifierNotValid, packets.Err3ClientIdentifierNotValid)
 	}
 	other := connOf(was)
 	if other == nil || b.limits.Takeovers < 0 {
@@ -83,7 +86,7 @@ func (b *Broker) mayHaveSession(h *hook, c *conn, cl *mqtt.Client) bool {
 			b.log.Warn("two clients fight for one id; who has the session keeps it, further cases are only counted",
 				"client", cl.ID, "address", c.address, "held_by", other.address)
 		}
-		return h.refuse(cl, packets.ErrConnectionRateExceeded, packets.Err3ServerUnavailable)
+		return b.refuse(cl, packets.ErrConnectionRateExceeded, packets.Err3ServerUnavailable)
 	}
 	c.mu.Lock()
 	c.takeovers = left
@@ -93,9 +96,9 @@ func (b *Broker) mayHaveSession(h *hook, c *conn, cl *mqtt.Client) bool {
 
 // mayHaveWill refuses a will on what is no topic. Whether the client may publish there is asked when the will is due, as
 // mosquitto does: a device with too few rights is served.
-func (b *Broker) mayHaveWill(h *hook, cl *mqtt.Client, pk *packets.Packet) bool {
+func (b *Broker) mayHaveWill(cl *mqtt.Client, pk *packets.Packet) bool {
 	if pk.Connect.WillFlag && (!plainTopic(pk.Connect.WillTopic) || !b.topicFits(pk.Connect.WillTopic)) {
-		return h.refuse(cl, packets.ErrTopicNameInvalid, packets.Err3NotAuthorized)
+		return b.refuse(cl, packets.ErrTopicNameInvalid, packets.Err3NotAuthorized)
 	}
 	return true
 }

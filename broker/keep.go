@@ -11,7 +11,7 @@ import (
 // newSessions takes over what the store has read.
 func newSessions(b *Broker, l SessionLimits, st *Store) *sessions {
 	l.setDefaults()
-	x := &sessions{b: b, limits: l, store: st, book: newBook(), wills: map[string]*delayedWill{}}
+	x := &sessions{b: b, limits: l, store: st, book: newBook(), sys: retained{topics: map[string]*message{}}, wills: map[string]*delayedWill{}}
 	if st != nil {
 		x.book, st.book = st.book, nil
 	}
@@ -50,7 +50,7 @@ func (x *sessions) restore() {
 func (x *sessions) housekeeping(stop <-chan struct{}) {
 	t := time.NewTicker(250 * time.Millisecond)
 	defer t.Stop()
-	var alive, expired int64
+	alive, expired, said := int64(0), int64(0), -int64(sysInterval)
 	for {
 		select {
 		case <-stop:
@@ -60,6 +60,10 @@ func (x *sessions) housekeeping(stop <-chan struct{}) {
 		func() {
 			defer x.b.recovered("housekeeping of sessions")
 			now := x.b.now()
+			if now-said >= int64(sysInterval) {
+				said = now
+				x.b.publishSys()
+			}
 			x.endExpired(now)
 			x.sendDueWills()
 			if now-expired >= int64(10*time.Second) {
@@ -106,16 +110,6 @@ func (x *sessions) endOne(s *session) {
 	x.mu.Unlock()
 	if cl, ok := x.b.server.Clients.Get(s.id); over && ok && cl.Closed() {
 		x.forget(cl)
-	}
-}
-
-// expire ends a session, without the library's part. The client id's lock is held.
-func (x *sessions) expire(id string) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if s := x.byID[id]; s != nil && s.owner == nil {
-		x.end(s)
-		x.b.count.sessionsExpired.Add(1)
 	}
 }
 

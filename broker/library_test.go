@@ -243,7 +243,7 @@ func TestAccept_SurvivesAnError(t *testing.T) {
 }
 
 func TestConnect_SilentAndGreedySocketsAreClosedInTime(t *testing.T) {
-	b := start(t, &stubJournal{auto: true}, func(c *Config) { c.Limits.ConnectTimeout = 300 * time.Millisecond })
+	b := start(t, &stubJournal{auto: true}, func(c *Config) { c.Limits.ConnectTimeout = time.Second })
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)
@@ -420,12 +420,16 @@ func TestRights_CoverWillsDeliveriesSubscriptionsAndAliases(t *testing.T) {
 	if p := c.expectKind(9); p[len(p)-1] != 0x80 {
 		t.Errorf("SUBACK % X, want refused", p)
 	}
-	// An alias learned from a refused publish is refused, too; an unknown alias is an error.
+	// An alias learned from a refused publish stands for its topic, and is refused, too; an unknown alias is an error.
 	c.send("32 0F 00 06 73 65 63 72 65 74 00 02 03 23 00 01 78")
 	if p := c.expectKind(typePuback); p[4] != 0x87 {
 		t.Errorf("PUBACK % X, want not authorized", p)
 	}
 	c.send("32 09 00 00 00 03 03 23 00 01 78")
+	if p := c.expectKind(typePuback); p[4] != 0x87 {
+		t.Errorf("PUBACK % X, want not authorized", p)
+	}
+	c.send("32 09 00 00 00 04 03 23 00 02 78")
 	c.expectKind(typeDisconnect)
 	boss.expectNothing(30 * time.Millisecond)
 	if n := len(j.received()); n != 0 {
@@ -566,5 +570,47 @@ func TestSubscription_IsSeenByThePublisherThatTookTheShortWay(t *testing.T) {
 		}
 		s.send("A2 09 00 02 00 05 64 65 76 2F 31")
 		s.expectKind(11)
+	}
+}
+
+// Stock 2.7.9 says that every filter somebody has was this client's, and counts it down.
+func TestUnsubscribe_TellsWhatTheClientHad(t *testing.T) {
+	b := start(t, &stubJournal{auto: true}, nil)
+	other := dialV3(t, b, "other")
+	other.send("82 06 00 01 00 01 61 00") // a
+	other.expectKind(9)
+	c := dialV5(t, b, "c")
+	c.send("82 07 00 01 00 00 01 62 00") // b
+	c.expectKind(9)
+	c.send("A2 0C 00 02 00 00 01 61 00 01 62 00 01 63") // a, b, c
+	c.expect("B0 06 00 02 00 11 00 11")
+	if n := b.Stats().Subscriptions; n != 1 {
+		t.Errorf("%d subscriptions counted, want one", n)
+	}
+	c.send("A2 06 00 03 00 00 01 62")
+	c.expect("B0 04 00 03 00 11")
+	c3 := dialV3(t, b, "c3")
+	c3.send("A2 05 00 02 00 01 61")
+	c3.expect("B0 02 00 02")
+	p := dialV3(t, b, "p")
+	p.write(publishFrame(false, 0, 0, "a", []byte("x")))
+	other.expectKind(typePublish)
+}
+
+func TestTakeover_LeavesNoSubscriptionOfTheOldConnectionBehind(t *testing.T) {
+	b := start(t, &stubJournal{auto: true}, func(c *Config) { c.Limits.Takeovers = -1 })
+	for i := range 100 {
+		old := dialV3(t, b, "x")
+		old.send("82 06 00 01 00 01 61 00") // a
+		for range i % 50 {                  // to meet different moments
+			runtime.Gosched()
+		}
+		c := dialV3(t, b, "x")
+		c.send("E0 00")
+		_, _ = c.Close(), old.Close()
+	}
+	eventually(t, "nobody is left", func() bool { return b.Stats().Connections == 0 })
+	if n := len(b.targets("a")); n != 0 || b.Stats().Subscriptions != 0 {
+		t.Errorf("%d subscribers to a and %d subscriptions, want none", n, b.Stats().Subscriptions)
 	}
 }

@@ -54,42 +54,69 @@ func (b *Broker) accept(l *listener) {
 		}
 		c := newConn(b, nc, address, l.loopback && address.IsLoopback())
 		b.enter(c)
-		go b.serve(l, c)
+		if l.tls == nil && l.cfg.Protocol != "websocket" {
+			b.watch(c)
+		} else {
+			go b.serve(l, c)
+		}
 	}
 }
 
-// serve runs one connection to its end.
+// watch leaves a plain connection to the poller and the workers; without them it is served like any other.
+func (b *Broker) watch(c *conn) {
+	if b.poller == nil {
+		go b.serve(nil, c)
+		return
+	}
+	nc, err := b.poller.adopt(c.nc, c)
+	if err != nil {
+		b.cannotWatch(err)
+		b.leave(c)
+		return
+	}
+	c.turn.Store(turnTaken) // by us
+	c.mu.Lock()
+	c.nc, c.watched, c.noWait = nc, nc, nc
+	if c.closing {
+		_ = nc.SetReadDeadline(past)
+	} else {
+		c.armed = c.connectBy
+		_ = nc.SetReadDeadline(b.started.Add(time.Duration(c.connectBy)))
+	}
+	c.mu.Unlock()
+	if c.passTurn() {
+		b.workers.add(c)
+	}
+	if err := nc.start(); err != nil {
+		b.cannotWatch(err)
+		_ = c.Close()
+	}
+}
+
+// cannotWatch counts what is, as a rule, one file descriptor too many.
+func (b *Broker) cannotWatch(err error) {
+	if b.count.acceptErrors.Add(1) == 1 {
+		b.log.Warn("cannot watch a connection; further cases are only counted", "err", err)
+	}
+}
+
+// serve runs one connection to its end; l is nil for a plain one.
 func (b *Broker) serve(l *listener, c *conn) {
 	defer b.leave(c)
 	defer c.finish()
 	defer b.recovered("connection")
-	if !b.handshake(l, c) {
+	if l == nil {
+		c.noWait = noWaitOf(c.nc)
+	} else if !b.handshake(l, c) {
 		return
 	}
-	_ = b.server.EstablishConnection(l.Addr().String(), c)
+	for c.step() == nil {
+	}
 }
 
 // handshake turns c.nc into what MQTT is spoken over, before the deadline for CONNECT.
 func (b *Broker) handshake(l *listener, c *conn) bool {
 	by := b.started.Add(time.Duration(c.connectBy))
-	if l.tls == nil && l.cfg.Protocol != "websocket" {
-		nc := c.nc
-		if b.poller != nil {
-			var err error
-			if nc, err = b.poller.adopt(nc); err != nil {
-				b.log.Warn("cannot watch connection", "err", err)
-				return false
-			}
-		}
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.nc = nc
-		c.noWait = noWaitOf(nc)
-		if c.closing {
-			_ = nc.SetReadDeadline(past)
-		}
-		return true
-	}
 	nc := c.nc
 	_ = nc.SetDeadline(by)
 	err := func() error {
@@ -145,35 +172,17 @@ func (c *conn) finish() {
 	c.tally.settle(c.b)
 	c.waitSent()
 	c.linger()
-}
-
-// tidy does what mochi left undone when it did not end the session itself, as after a panic or a failed CONNACK.
-func (c *conn) tidy() {
-	defer c.b.recovered("end of a connection")
-	cl := c.cl
-	if cl == nil {
-		return
-	}
-	cl.Stop(nil)
-	l := c.b.lockOf(cl.ID)
-	l.Lock()
-	defer l.Unlock()
-	p := &cl.Properties
-	expires := p.ProtocolVersion == 5 && p.Props.SessionExpiryInterval == 0 || p.ProtocolVersion < 5 && p.Clean
-	c.b.sessions.detach(c, cl, expires) // unless OnDisconnect has done so
-	if now, ok := c.b.server.Clients.Get(cl.ID); ok && now == cl && expires && !cl.IsTakenOver() {
-		cl.ClearInflights()
-		c.b.server.UnsubscribeClient(cl)
-		c.b.server.Clients.Delete(cl.ID)
-	}
+	c.trim() // mochi keeps it for as long as the session
 }
 
 // recovered is deferred by goroutines of ours: whatever a packet makes the library do ends that connection only.
 func (b *Broker) recovered(where string) {
-	r := recover()
-	if r == nil {
-		return
+	if r := recover(); r != nil {
+		b.panicked(where, r)
 	}
+}
+
+func (b *Broker) panicked(where string, r any) {
 	if b.count.panics.Add(1) == 1 {
 		b.log.Error("recovered from a panic; further ones are only counted", "in", where, "panic", r, "stack", string(debug.Stack()))
 	}

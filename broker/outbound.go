@@ -30,7 +30,6 @@ func (c *conn) Write(p []byte) (int, error) {
 		c.mu.Unlock()
 		return 0, net.ErrClosed
 	}
-	patient := true // nobody waits for a delivery so much that it deserves a system call of its own
 	for rest := p; len(rest) > 0; {
 		_, size, err := frameSize(rest)
 		if err != nil || size == 0 || size > len(rest) {
@@ -40,20 +39,12 @@ func (c *conn) Write(p []byte) (int, error) {
 		rest = rest[size:]
 		switch frame[0] >> 4 {
 		case typePuback, typePubrec:
-			if c.connacked && !c.established {
-				// mochi repeats PUBRECs of the session's last connection. Whoever missed one sends its message again; who did not
-				// would answer twice.
-				continue
-			}
 			if !c.hold(frame) {
 				c.mu.Unlock()
 				c.disconnect(reasonQuota)
 				return 0, net.ErrClosed
 			}
-			patient = false
 			continue
-		case typePublish:
-			c.b.count.delivered.Add(1) // $SYS; all others are sent by sessions
 		case typePubcomp:
 			if c.stored > c.b.sessions.durable() {
 				if !c.hold(frame) {
@@ -63,26 +54,21 @@ func (c *conn) Write(p []byte) (int, error) {
 				}
 				continue
 			}
-			patient = false
 		case typeConnack:
 			if c.connacked {
 				continue // mochi's second thoughts about a client that was already refused
 			}
 			c.greet()
 			c.ended = c.ended || refusal(frame)
-			patient = false
 		case typeDisconnect:
 			c.ended = true
-			patient = false
 			if c.version != 5 {
 				continue // MQTT 3 knows no DISCONNECT from a server
 			}
-		default:
-			patient = false
 		}
 		c.out.queue = append(c.out.queue, frame...)
 	}
-	c.flush(!patient)
+	c.flush(true)
 	return len(p), nil
 }
 
@@ -90,7 +76,7 @@ func (c *conn) Write(p []byte) (int, error) {
 func (c *conn) greet() {
 	c.connacked = true
 	if p := c.previous; p != nil {
-		// mochi now resends the session's unfinished PUBRECs: they wait for the same commit as on the old connection.
+		// What the client sends again is answered when what the old connection accepted is durable.
 		p.mu.Lock()
 		c.pos, c.epoch, c.stored = p.pos, p.epoch, p.stored
 		p.mu.Unlock()

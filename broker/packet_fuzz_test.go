@@ -43,16 +43,8 @@ func FuzzPacket(f *testing.F) {
 			version = 5
 		}
 		if frame[0]>>4 == typeConnect {
-			k := readConnect(frame, header)
-			if !k.accept {
+			if k := readConnect(frame, header); !k.accept {
 				return
-			}
-			frame = k.rewritten(frame, header)
-			if header, size, err = frameSize(frame); err != nil || size != len(frame) {
-				t.Fatalf("rewritten to % X: size %d, %v", frame, size, err)
-			}
-			if again := readConnect(frame, header); !again.accept || again.emptyWill != 0 || again.emptyUser != 0 || again.emptyPassword != 0 {
-				t.Fatalf("rewritten to % X: %+v", frame, again)
 			}
 		} else if validate(frame, header, v5) != 0 {
 			return
@@ -73,11 +65,6 @@ func FuzzPacket(f *testing.F) {
 		}
 		if err := decode(body); err != nil {
 			t.Fatalf("% X (MQTT 5 %v) passed, and the library says: %v", frame, v5, err)
-		}
-		if frame[0]>>4 == typeConnect {
-			if code := pk.ConnectValidate(); code != packets.CodeSuccess {
-				t.Fatalf("% X passed, and the library says: %v", frame, code)
-			}
 		}
 	})
 }

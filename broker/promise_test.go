@@ -11,7 +11,7 @@ import (
 	"go.uber.org/goleak"
 )
 
-// commitInterval decides who watches the connections: the runtime (0) or our poller. Every test runs under both.
+// commitInterval decides who watches the connections: a goroutine for each (0), or our poller. Every test runs under both.
 var commitInterval time.Duration
 
 func TestMain(m *testing.M) {

@@ -64,23 +64,44 @@ func plainTopic(name string) bool {
 }
 
 // mayPublish waits until the client may send another message: its rate, and its messages without acknowledgement, are
-// bounded by not reading.
+// bounded by not reading. errIdle: it is not yet time, and the connection will have its turn then.
 func (c *conn) mayPublish() error {
 	if int(c.heldCount.Load())+len(c.staged) >= c.b.limits.Unacknowledged {
 		c.settle()
-		c.waitRoom()
+		c.waiting(c.waitRoom)
 	}
-	if wait := c.bucket.take(c.b.now); wait > 0 {
-		c.settle()
-		t := time.NewTimer(wait)
-		defer t.Stop()
-		select {
-		case <-t.C:
-		case <-c.closed:
-			return net.ErrClosed
+	if c.notBefore > 0 { // the message has been paid for
+		if c.b.now() < c.notBefore {
+			if c.b.draining.Load() {
+				return c.park()
+			}
+			return errIdle
 		}
+		c.notBefore = 0
+		return nil
 	}
-	return nil
+	wait := c.bucket.take(c.b.now)
+	switch {
+	case wait <= 0:
+		return nil
+	case c.watched != nil:
+		c.notBefore = c.b.now() + int64(wait)
+		time.AfterFunc(wait, func() {
+			if c.wants() {
+				c.b.workers.add(c)
+			}
+		})
+		return errIdle
+	}
+	c.settle()
+	t := time.NewTimer(wait)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-c.closed:
+		return net.ErrClosed
+	}
 }
 
 // publish deals with a plain PUBLISH, and leaves all others to mochi.

@@ -112,11 +112,13 @@ func (x *sessions) sendRetained(c *conn, subs []granted) {
 			continue
 		}
 		x.mu.Lock()
-		list := x.retained.match(f.Filter)
+		list := append(x.retained.match(f.Filter), x.sys.match(f.Filter)...)
 		x.mu.Unlock()
 		t := targetOf(c.clientID, *f)
 		for _, m := range list {
-			c.waitQueue(x.b.limits.QueueBytes / 2)
+			if !c.hasRoom(x.b.limits.QueueBytes / 2) {
+				c.waiting(func() { c.waitQueue(x.b.limits.QueueBytes / 2) })
+			}
 			if !x.sendOneRetained(c, m, &t) {
 				return
 			}

@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
@@ -85,7 +86,7 @@ func (c *conn) deliver(m *message, targets []target) (pos uint64, err error) {
 		wait = max(wait, 50*time.Microsecond)
 	}
 	if wait > 0 {
-		time.Sleep(wait)
+		c.waiting(func() { time.Sleep(wait) })
 	} else if len(targets) > 0 {
 		runtime.Gosched()
 	}
@@ -141,6 +142,12 @@ func (c *conn) tooSlow() {
 		c.close()
 	}
 	c.flush(false)
+}
+
+func (c *conn) hasRoom(bytes int) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.out.size() <= bytes
 }
 
 // waitQueue waits until no more than so many bytes are queued. It may be called by the client's own goroutine only.
@@ -212,14 +219,46 @@ func (c *conn) subscribed(pk *packets.Packet, codes []byte) {
 	c.waitStored(c.b.sessions.subscribe(c, pk.Filters, codes))
 }
 
-// unsubscribed takes note of an UNSUBSCRIBE that mochi is about to acknowledge.
-func (c *conn) unsubscribed(pk *packets.Packet) {
-	c.waitStored(c.b.sessions.unsubscribe(c, pk.Filters))
+// unsubscribe deals with an UNSUBSCRIBE. mochi 2.7.9 would take every filter that anybody has for one of this client's.
+func (c *conn) unsubscribe(pk *packets.Packet) error {
+	const noneExisted, idInUse = 0x11, reasonPacketIDInUse
+	b := c.b
+	c.tally.packets++
+	_, inUse := c.cl.State.Inflight.Get(pk.PacketID)
+	codes := make([]byte, 0, len(pk.Filters))
+	for _, f := range pk.Filters {
+		_, has := c.cl.State.Subscriptions.Get(f.Filter)
+		switch {
+		case inUse:
+			codes = append(codes, idInUse)
+		case !has:
+			codes = append(codes, noneExisted)
+		default:
+			codes = append(codes, 0)
+			b.server.Topics.Unsubscribe(f.Filter, c.clientID)
+			c.cl.State.Subscriptions.Delete(f.Filter)
+			atomic.AddInt64(&b.server.Info.Subscriptions, -1)
+		}
+	}
+	b.subscriptions.Add(1)
+	if !inUse {
+		c.waitStored(b.sessions.unsubscribe(c, pk.Filters))
+	}
+	ack := []byte{typeUnsuback << 4, 2, byte(pk.PacketID >> 8), byte(pk.PacketID)}
+	if c.v5 {
+		ack = appendLength(ack[:1], 3+len(codes))
+		ack = append(ack, byte(pk.PacketID>>8), byte(pk.PacketID), 0)
+		ack = append(ack, codes...)
+	}
+	_, err := c.Write(ack)
+	return err
 }
 
 // waitStored waits for the store; when that fails, the client is not told that it worked.
 func (c *conn) waitStored(pos uint64) {
-	if err := c.b.sessions.waitStored(c, pos); err != nil {
+	var err error
+	c.waiting(func() { err = c.b.sessions.waitStored(c, pos) })
+	if err != nil {
 		_ = c.disconnect(reasonQuota)
 	}
 }
@@ -235,6 +274,16 @@ func (c *conn) answer(frame []byte, header int) (done bool) {
 		c.tally.packets++
 		c.tally.bytes += int64(len(frame))
 		c.b.sessions.acked(c, frame, header)
+		return true
+	case typePingreq:
+		c.tally.packets++
+		c.tally.bytes += int64(len(frame))
+		c.settle() // what came before is counted by then
+		c.mu.Lock()
+		if !c.closing {
+			c.out.queue = append(c.out.queue, typePingresp<<4, 0)
+		}
+		c.flush(true)
 		return true
 	case typePubrel:
 		if id, ok := packetIDOf(frame, header); ok {

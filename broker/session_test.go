@@ -570,6 +570,7 @@ func TestStore_FailureRefusesWhatItCouldNotKeepAndNothingElse(t *testing.T) {
 	c.filter(true, "cmd/#", 1)
 	c.Close()
 	eventually(t, "the client is away", func() bool { return b.Stats().Sessions.Away == 1 })
+	eventually(t, "and that is stored", func() bool { return uint64(b.sessions.store.log.Next())-1 == b.sessions.durable() })
 	fs.SetCapacity(1) // the disk is full
 	first := dialV5(t, b, "first")
 	first.write(publishFrame(true, 1, 1, "cmd/x", nil))

@@ -56,6 +56,7 @@ type sessions struct {
 
 	mu sync.Mutex
 	*book
+	sys   retained                // of $SYS
 	wills map[string]*delayedWill // by client id
 	turn  uint                    // of the shared subscriptions
 

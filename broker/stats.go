@@ -125,13 +125,15 @@ type counters struct {
 
 // Limits names the limits in force, for metrics; -1: none.
 func (b *Broker) Limits() map[string]float64 {
-	l := &b.limits
+	l, x := &b.limits, &b.sessions.limits
 	return map[string]float64{
 		"connections": float64(l.Connections), "connections_per_address": float64(l.ConnectionsPerAddress),
 		"sessions": float64(l.Sessions), "packet_bytes": float64(l.PacketBytes), "connect_timeout": l.ConnectTimeout.Seconds(),
 		"publish_rate": l.PublishRate, "failed_logins": float64(l.FailedLogins), "takeovers": float64(l.Takeovers),
 		"topic_levels": float64(l.TopicLevels), "topic_bytes": float64(l.TopicBytes), "subscriptions": float64(l.Subscriptions),
 		"retained": float64(l.Retained), "retained_bytes": float64(l.RetainedBytes), "queue_bytes": float64(l.QueueBytes),
+		"session_expiry": x.Expiry.Seconds(), "queued_messages": float64(x.QueuedMessages), "queued_bytes": float64(x.QueuedBytes),
+		"queued_total_bytes": float64(x.TotalBytes), "unacknowledged": float64(l.Unacknowledged), "write_timeout": l.WriteTimeout.Seconds(),
 	}
 }
 
