@@ -1,6 +1,9 @@
 package telemetry
 
-import "math"
+import (
+	"math"
+	"slices"
+)
 
 // Aggregate sums up one series over a window. The zero value is an empty window; it merges as identity.
 // Times are event times in nanoseconds since the Unix epoch.
@@ -14,6 +17,7 @@ type Aggregate struct {
 	FirstTime int64
 	LastTime  int64
 	mean, m2  float64 // Welford (1962)
+	sketch    *Sketch // nil, or of every reading; copies of an Aggregate share it, and those are for reading
 }
 
 // Add counts one reading with event time t. v must be finite.
@@ -35,10 +39,21 @@ func (a *Aggregate) Add(t int64, v float64) {
 			a.Last, a.LastTime = v, t
 		}
 	}
+	if a.sketch != nil {
+		a.sketch.Add(v)
+	}
 	a.addSum(v)
 	d := v - a.mean
 	a.mean += d / float64(a.Count)
 	a.m2 += d * (v - a.mean)
+}
+
+// AddSketched is Add for series of which somebody wants quantiles. The sketch is there when every reading was added so.
+func (a *Aggregate) AddSketched(t int64, v float64) {
+	if a.Count == 0 {
+		a.sketch = &Sketch{}
+	}
+	a.Add(t, v)
 }
 
 func (a *Aggregate) addSum(v float64) {
@@ -59,7 +74,16 @@ func (a *Aggregate) Merge(b Aggregate) {
 	}
 	if a.Count == 0 {
 		*a = b
+		a.sketch = nil
+		if b.sketch != nil {
+			a.sketch = &Sketch{bins: slices.Clone(b.sketch.bins)}
+		}
 		return
+	}
+	if a.sketch != nil && b.sketch != nil {
+		a.sketch.Merge(b.sketch)
+	} else {
+		a.sketch = nil // of some of the readings it would tell nothing of all
 	}
 	n := a.Count + b.Count
 	d := b.mean - a.mean
@@ -89,6 +113,15 @@ func (a *Aggregate) Mean() float64 {
 		return t / float64(a.Count)
 	}
 	return clampFinite(a.mean)
+}
+
+// Quantile returns the value that a share q of the readings lie below, within SketchAccuracy and never outside Min and Max; ok is false
+// without a sketch.
+func (a *Aggregate) Quantile(q float64) (v float64, ok bool) {
+	if a.sketch == nil {
+		return 0, false
+	}
+	return min(max(a.sketch.Quantile(q), a.Min), a.Max), true
 }
 
 // Stddev returns the population standard deviation.

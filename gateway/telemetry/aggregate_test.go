@@ -11,7 +11,7 @@ import (
 func aggregateOf(times []int64, values []float64) Aggregate {
 	var a Aggregate
 	for i := range times {
-		a.Add(times[i], values[i])
+		a.AddSketched(times[i], values[i])
 	}
 	return a
 }
@@ -102,7 +102,12 @@ func TestPoint_SurvivesItsBinaryForm(t *testing.T) {
 			n := rapid.IntRange(1, 3).Draw(t, "n")
 			m := MetricAggregate{Metric: string(rune('a' + i))}
 			for range n {
-				m.Add(rapid.Int64Range(0, 1e18).Draw(t, "t"), rapid.Float64Range(-1e9, 1e9).Draw(t, "v"))
+				at, v := rapid.Int64Range(0, 1e18).Draw(t, "t"), rapid.Float64Range(-1e9, 1e9).Draw(t, "v")
+				if i%2 == 0 {
+					m.AddSketched(at, v)
+				} else {
+					m.Add(at, v)
+				}
 			}
 			p.Aggregates = append(p.Aggregates, m)
 			p.Fields = append(p.Fields, Field{Name: m.Metric, Value: m.Last})
@@ -132,6 +137,11 @@ func FuzzParsePoint(f *testing.F) {
 	m := MetricAggregate{Metric: "t"}
 	m.Add(1, 2)
 	p.Aggregates = append(p.Aggregates, m)
+	f.Add(MarshalPoint(nil, &p))
+	s := MetricAggregate{Metric: "s"}
+	s.AddSketched(1, 2)
+	s.AddSketched(2, -2)
+	p.Aggregates = append(p.Aggregates, s)
 	f.Add(MarshalPoint(nil, &p))
 	f.Add([]byte{1, 0xff, 0xff, 0xff, 0xff, 0x0f})
 	f.Fuzz(func(t *testing.T, b []byte) {

@@ -5,23 +5,37 @@ import (
 	"errors"
 	"math"
 	"strconv"
-	"time"
 )
 
 // Point on disk (outbox records), all integers unsigned varints unless said otherwise:
 //
-//	version 1 | measurement | n labels {name value} | time (zigzag) | window ns
-//	| n fields {name f64} | n stats {stat} | n aggregates {metric aggregate}
+//	version 1 or 2 | measurement | n labels {name value} | time (zigzag) | window ns
+//	| n fields {name f64} | n stats {stat} | n aggregates {metric aggregate; in version 2: sketch}
 //	aggregate: count | first time (zigzag) | last time - first time | sum carry min max first last mean m2 (8 x f64),
 //	           or, when count is 1: the one value (f64)
+//	sketch:    n bins {key - key before (zigzag), from 0; count}, see Sketch; 0 bins: none
 //	strings: length bytes; f64: IEEE 754 little-endian
-const pointVersion = 1
+//
+// Version 2 is written where an aggregate has a sketch. Destinations get figures; the sketch is stored because windows may be merged
+// into longer ones on the way.
+const (
+	pointVersion       = 1
+	pointWithSketches  = 2
+	pointVersionNewest = pointWithSketches
+)
 
 var errDamaged = errors.New("binary record is damaged")
 
 // MarshalPoint appends the binary form of p to b.
 func MarshalPoint(b []byte, p *Point) []byte {
-	b = append(b, pointVersion)
+	version := byte(pointVersion)
+	for i := range p.Aggregates {
+		if p.Aggregates[i].sketch != nil {
+			version = pointWithSketches
+			break
+		}
+	}
+	b = append(b, version)
 	b = AppendString(b, p.Measurement)
 	b = binary.AppendUvarint(b, uint64(len(p.Labels)))
 	b = p.Labels.AppendKey(b)
@@ -40,9 +54,15 @@ func MarshalPoint(b []byte, p *Point) []byte {
 	for i := range p.Aggregates {
 		b = AppendString(b, p.Aggregates[i].Metric)
 		b = p.Aggregates[i].Append(b)
+		if version == pointWithSketches {
+			b = p.Aggregates[i].AppendSketch(b)
+		}
 	}
 	return b
 }
+
+// AppendSketch appends the sketch of a, or that it has none; see the picture above MarshalPoint.
+func (a *Aggregate) AppendSketch(b []byte) []byte { return a.sketch.append(b) }
 
 // Append appends the binary form of a to b; see the picture above MarshalPoint.
 func (a *Aggregate) Append(b []byte) []byte {
@@ -61,43 +81,11 @@ func (a *Aggregate) Append(b []byte) []byte {
 	return b
 }
 
-// ParsePoint decodes what MarshalPoint wrote into p, reusing its slices. Strings are copies.
-func ParsePoint(b []byte, p *Point) error {
-	d := Decoder{b: b}
-	if d.Byte() != pointVersion {
-		return errDamaged
-	}
-	p.Measurement = d.String()
-	p.Labels = nil
-	for range d.Count(2) {
-		p.Labels = append(p.Labels, Label{d.String(), d.String()})
-	}
-	p.Time = d.Varint()
-	p.Window = time.Duration(d.Uvarint())
-	p.Fields = p.Fields[:0]
-	for range d.Count(9) {
-		p.Fields = append(p.Fields, Field{d.String(), d.Float()})
-	}
-	p.Stats = p.Stats[:0]
-	for range d.Count(1) {
-		p.Stats = append(p.Stats, Stat(d.String()))
-	}
-	p.Aggregates = p.Aggregates[:0]
-	for range d.Count(2) {
-		m := MetricAggregate{Metric: d.String()}
-		d.Aggregate(&m.Aggregate)
-		p.Aggregates = append(p.Aggregates, m)
-	}
-	if d.Err() != nil || len(d.b) != 0 {
-		return errDamaged
-	}
-	return nil
-}
-
 // Decoder reads the primitives above. After the first damaged field every method returns a zero value and Err is set.
 type Decoder struct {
-	b   []byte
-	bad bool
+	b     []byte
+	bad   bool
+	known map[string]string // see PointReader; nil: none
 }
 
 // NewDecoder reads from b.
@@ -210,6 +198,17 @@ func (d *Decoder) Aggregate(a *Aggregate) {
 	a.Count, a.FirstTime, a.LastTime = n, first, last
 	for _, f := range [...]*float64{&a.Sum, &a.carry, &a.Min, &a.Max, &a.First, &a.Last, &a.mean, &a.m2} {
 		*f = d.Float()
+	}
+}
+
+// Sketch reads what Aggregate.AppendSketch wrote, after the aggregate it belongs to.
+func (d *Decoder) Sketch(a *Aggregate) { a.sketch = d.readSketch(a.Count) }
+
+// PointAggregate reads an aggregate as it stands in a point of that version.
+func (d *Decoder) PointAggregate(version byte, a *Aggregate) {
+	d.Aggregate(a)
+	if version == pointWithSketches {
+		d.Sketch(a)
 	}
 }
 

@@ -15,10 +15,35 @@ const (
 	StatSum    Stat = "sum"
 	StatFirst  Stat = "first"
 	StatStddev Stat = "stddev"
+	StatP50    Stat = "p50"
+	StatP90    Stat = "p90"
+	StatP95    Stat = "p95"
+	StatP99    Stat = "p99"
 )
 
 // Stats lists every Stat that Aggregate.Stat can compute, in the order destinations write them.
-var Stats = []Stat{StatCount, StatMean, StatMin, StatMax, StatLast, StatSum, StatFirst, StatStddev}
+var Stats = []Stat{StatCount, StatMean, StatMin, StatMax, StatLast, StatSum, StatFirst, StatStddev, StatP50, StatP90, StatP95, StatP99}
+
+// Quantile is the share of readings that a Stat such as p95 stands for; ok is false for others.
+func (s Stat) Quantile() (q float64, ok bool) {
+	switch s {
+	case StatP50:
+		return 0.5, true
+	case StatP90:
+		return 0.9, true
+	case StatP95:
+		return 0.95, true
+	case StatP99:
+		return 0.99, true
+	}
+	return 0, false
+}
+
+// Sketched tells whether a Stat needs a sketch.
+func (s Stat) Sketched() bool {
+	_, ok := s.Quantile()
+	return ok
+}
 
 // Stat returns one figure of a; ok is false for a Stat that a does not hold.
 func (a *Aggregate) Stat(s Stat) (v float64, ok bool) {
@@ -39,6 +64,9 @@ func (a *Aggregate) Stat(s Stat) (v float64, ok bool) {
 		return a.First, true
 	case StatStddev:
 		return a.Stddev(), true
+	}
+	if q, quantile := s.Quantile(); quantile {
+		return a.Quantile(q)
 	}
 	return 0, false
 }

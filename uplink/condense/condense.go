@@ -40,13 +40,15 @@ type Head struct {
 	Series   []byte // measurement and labels; Identity begins with it
 	Time     int64
 	Window   time.Duration
+	version  byte
 	rest     []byte // what follows Identity
 }
 
 // ReadHead splits the body of a point, see telemetry.MarshalPoint; ok is false when it is none. The slices alias body.
 func ReadHead(body []byte) (h Head, ok bool) {
 	d := telemetry.NewDecoder(body)
-	d.Byte() // the version: ParsePoint refuses what is not ours
+	h.version = d.Byte() // no part of the identity; ParsePoint refuses what is not ours
+	body = d.Rest()
 	d.Bytes()
 	for range 2 * d.Count(2) {
 		d.Bytes()
@@ -144,7 +146,7 @@ func (m *Merger) mergeFast(g *group, h *Head) bool {
 			if string(d.Bytes()) != to.Metric {
 				return false
 			}
-			d.Aggregate(&m.agg)
+			d.PointAggregate(h.version, &m.agg)
 			if pass == 1 {
 				to.Merge(m.agg)
 			}
@@ -195,8 +197,13 @@ func (m *Merger) add(g *group, body []byte) Fate {
 	for i := range p.Aggregates {
 		g.metric(p.Aggregates[i].Metric).Merge(p.Aggregates[i].Aggregate)
 	}
+	sketched := slices.ContainsFunc(stats, telemetry.Stat.Sketched)
 	for i := range p.Fields {
-		g.metric(p.Fields[i].Name).Add(p.Time, p.Fields[i].Value)
+		if a := g.metric(p.Fields[i].Name); sketched {
+			a.AddSketched(p.Time, p.Fields[i].Value)
+		} else {
+			a.Add(p.Time, p.Fields[i].Value)
+		}
 	}
 	g.stats = binary.AppendUvarint(g.stats[:0], uint64(len(g.point.Stats)))
 	for _, s := range g.point.Stats {

@@ -173,3 +173,51 @@ func BenchmarkMerger(b *testing.B) {
 	}
 	b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "points/s")
 }
+
+func sketched(start int64, stats []telemetry.Stat, values ...float64) []byte {
+	var a telemetry.Aggregate
+	for i, v := range values {
+		a.AddSketched(start+int64(i), v)
+	}
+	return telemetry.MarshalPoint(nil, &telemetry.Point{
+		Measurement: "line", Time: start, Window: 10 * time.Second, Stats: stats,
+		Aggregates: []telemetry.MetricAggregate{{Metric: "t", Aggregate: a}},
+	})
+}
+
+// The ladder keeps quantiles: sketches merge, by the fast way and the slow one, and readings get one where their source wants it.
+func TestMerger_QuantilesAreThoseOfAllReadings(t *testing.T) {
+	stats := []telemetry.Stat{telemetry.StatCount, telemetry.StatP90}
+	m := New(time.Minute, func(string) (Readings, []telemetry.Stat) { return Merge, stats })
+	for w := range int64(5) {
+		values := make([]float64, 20)
+		for i := range values {
+			values[i] = float64(20*w) + float64(i) + 1
+		}
+		m.Add(sketched(60e9+w*10e9, stats, values...))
+	}
+	for i := range int64(10) {
+		m.Add(plain("raw", 60e9+i, float64(i+1)))
+	}
+	got := points(t, m)
+	if len(got) != 2 {
+		t.Fatalf("got %d points", len(got))
+	}
+	for i, want := range []float64{90, 9} {
+		if v, ok := got[i].Aggregates[0].Stat(telemetry.StatP90); !ok || v < want*0.99 || v > want*1.01 {
+			t.Errorf("%s: p90 = %g, %v; want %g", got[i].Measurement, v, ok, want)
+		}
+	}
+}
+
+// A window that was sent without sketches, and again with them after its source's stats were changed, is the same window.
+func TestReadHead_IdentityDoesNotDependOnTheVersion(t *testing.T) {
+	a, _ := ReadHead(sketched(60e9, testStats, 1))
+	var agg telemetry.Aggregate
+	agg.Add(60e9, 1)
+	b, _ := ReadHead(telemetry.MarshalPoint(nil, &telemetry.Point{Measurement: "line", Time: 60e9, Window: 10 * time.Second,
+		Aggregates: []telemetry.MetricAggregate{{Metric: "t", Aggregate: agg}}}))
+	if !bytes.Equal(a.Identity, b.Identity) || !bytes.Equal(a.Series, b.Series) || !bytes.HasPrefix(a.Identity, a.Series) {
+		t.Errorf("%q is not %q", a.Identity, b.Identity)
+	}
+}

@@ -15,6 +15,10 @@ type Config struct {
 	Window   time.Duration // length; windows start at multiples of it
 	Grace    time.Duration // first emission is due at end + Grace
 	Lateness time.Duration // a reading older than now - (Window + Grace + Lateness) is late
+	// Quantiles gives each aggregate a sketch from its first reading on.
+	Quantiles bool
+	// Final emits a window once only, when no reading can correct it any more: for those who derive points a second time.
+	Final bool
 }
 
 // resendEvery bounds how often one window is sent again while corrections keep arriving.
@@ -44,27 +48,46 @@ type bucket struct {
 // Rollup holds the windows of one measurement that can still change.
 type Rollup struct {
 	window, grace, lateness int64
+	quantiles, final        bool
+	sealed                  int64     // windows that end here or before are closed, even if time goes back
 	buckets                 []*bucket // ascending start
 	free                    []*window
 }
 
 // New makes an empty Rollup. c.Window must be positive.
 func New(c Config) *Rollup {
-	r := &Rollup{window: int64(c.Window)}
+	r := &Rollup{window: int64(c.Window), sealed: math.MinInt64}
 	r.Configure(c)
 	return r
 }
 
-// Configure replaces grace and lateness; the window's length cannot change.
-func (r *Rollup) Configure(c Config) { r.grace, r.lateness = int64(c.Grace), int64(c.Lateness) }
+// Configure replaces everything but the window's length, which cannot change.
+func (r *Rollup) Configure(c Config) {
+	r.grace, r.lateness, r.quantiles, r.final = int64(c.Grace), int64(c.Lateness), c.Quantiles, c.Final
+}
 
 // Window is the length of the windows.
 func (r *Rollup) Window() time.Duration { return time.Duration(r.window) }
 
-// Late tells whether a reading with event time t can no longer correct its window at now.
-func (r *Rollup) Late(t, now int64) bool { return now-t > r.window+r.grace+r.lateness }
+// Late tells whether a reading with event time t can no longer correct its window at now. A window that was forgotten stays closed
+// when the clock goes back: what would come into it then would replace the whole of it at the destination.
+func (r *Rollup) Late(t, now int64) bool {
+	return now-t > r.window+r.grace+r.lateness || t < r.sealed
+}
 
-// Add counts one reading of metric number metric with event time t, which must not be Late.
+// Open tells whether the window that t lies in can still change at now; readings that are Late by themselves may lie in one.
+func (r *Rollup) Open(d *Device, t, now int64) bool {
+	start := floor(t, r.window)
+	return d.find(start) != nil || !r.Late(start+r.window-1, now)
+}
+
+// Start is the start of the window that t lies in.
+func (r *Rollup) Start(t int64) int64 { return floor(t, r.window) }
+
+// Seal closes the window that starts there, and those before, for good: somebody else puts it out from now on.
+func (r *Rollup) Seal(start int64) { r.sealed = max(r.sealed, start+r.window) }
+
+// Add counts one reading of metric number metric with event time t, whose window must be Open.
 func (r *Rollup) Add(d *Device, metric int, t int64, v float64) {
 	start := floor(t, r.window)
 	w := d.find(start)
@@ -74,7 +97,11 @@ func (r *Rollup) Add(d *Device, metric int, t int64, v float64) {
 	for len(w.aggs) <= metric {
 		w.aggs = append(w.aggs, telemetry.Aggregate{})
 	}
-	w.aggs[metric].Add(t, v)
+	if a := &w.aggs[metric]; r.quantiles {
+		a.AddSketched(t, v)
+	} else {
+		a.Add(t, v)
+	}
 	if !w.dirty {
 		w.dirty = true
 		b := r.bucket(start)
@@ -134,12 +161,24 @@ type Emit func(d *Device, start int64, aggs []telemetry.Aggregate)
 // correct any more.
 func (r *Rollup) Tick(now int64, emit Emit) {
 	for _, b := range r.buckets {
-		if len(b.dirty) > 0 && b.next <= now {
-			b.emit(emit)
-			b.next = now + resendEvery
+		if len(b.dirty) == 0 || b.next > now || r.final && !r.Late(b.start+r.window-1, now) {
+			continue
 		}
+		b.emit(emit)
+		b.next = now + resendEvery
 	}
 	r.forget(now)
+}
+
+// Reemit marks every window as changed: the next emission tells of all of them.
+func (r *Rollup) Reemit() {
+	for _, b := range r.buckets {
+		b.dirty = b.dirty[:0]
+		for _, w := range b.windows {
+			w.dirty = true
+			b.dirty = append(b.dirty, w)
+		}
+	}
 }
 
 // Flush emits every window that changed, due or not: the measurement's windows end here.
@@ -167,6 +206,7 @@ func (r *Rollup) forget(now int64) {
 			w.dev.drop(w)
 			r.recycle(w)
 		}
+		r.sealed = max(r.sealed, b.start+r.window)
 		n++
 	}
 	r.buckets = slices.Delete(r.buckets, 0, n)
@@ -209,6 +249,9 @@ func (r *Rollup) Held() (windows int) {
 	}
 	return windows
 }
+
+// Floor is the start of the window of that length that t lies in.
+func Floor(t int64, window time.Duration) int64 { return floor(t, int64(window)) }
 
 func floor(t, step int64) int64 {
 	m := t % step

@@ -192,3 +192,56 @@ func BenchmarkRollup_Add(b *testing.B) {
 		}
 	}
 }
+
+func TestRollup_AClosedWindowStaysClosedWhenTheClockGoesBack(t *testing.T) {
+	r, d, got := New(testConfig()), &Device{ID: 1}, emissions{}
+	r.Add(d, 0, 3*sec, 1)
+	r.Tick(12*sec, got.emit)
+	r.Tick(100*sec, got.emit)
+	if r.Held() != 0 || !r.Late(3*sec, 20*sec) || r.Open(d, 3*sec, 20*sec) {
+		t.Errorf("%d windows held; at 20 s again the first is late %v, open %v", r.Held(), r.Late(3*sec, 20*sec), r.Open(d, 3*sec, 20*sec))
+	}
+	if r.Late(10*sec, 20*sec) {
+		t.Error("the next window is closed as well")
+	}
+	again := New(testConfig())
+	if err := again.Restore(telemetry.NewDecoder(r.Snapshot(nil)), func(uint32) *Device { return d }); err != nil || !again.Late(3*sec, 20*sec) {
+		t.Errorf("restored: late %v, %v", again.Late(3*sec, 20*sec), err)
+	}
+}
+
+func TestRollup_AWindowIsOpenUntilAllOfItIsLate(t *testing.T) {
+	r, d := New(testConfig()), &Device{ID: 1}
+	now := 1*sec + 42*sec + 1 // a reading at 1 s is late, one at 9 s is not
+	if !r.Late(1*sec, now) || r.Late(9*sec, now) || !r.Open(d, 1*sec, now) {
+		t.Errorf("late %v %v, open %v", r.Late(1*sec, now), r.Late(9*sec, now), r.Open(d, 1*sec, now))
+	}
+	r.Add(d, 0, 5*sec, 1)
+	if !r.Open(d, 1*sec, 1000*sec) || r.Open(d, 11*sec, 1000*sec) {
+		t.Error("a window that is held takes readings, others do not")
+	}
+}
+
+func TestRollup_FinalPutsAWindowOutOnceAndWhole(t *testing.T) {
+	r, d, got := New(testConfig()), &Device{ID: 1}, emissions{}
+	r.Add(d, 0, 3*sec, 1)
+	r.Tick(12*sec, got.emit)
+	got.take()
+	c := testConfig()
+	c.Final = true
+	r.Configure(c)
+	r.Reemit()
+	r.Add(d, 0, 4*sec, 2)
+	r.Tick(40*sec, got.emit)
+	if s := got.take(); s != "[]" {
+		t.Errorf("while it may change: %s", s)
+	}
+	r.Tick(60*sec, got.emit)
+	if s := got.take(); s != "[1@0: 2 3]" {
+		t.Errorf("at its end: %s", s)
+	}
+	r.Tick(70*sec, got.emit)
+	if s := got.take(); s != "[]" {
+		t.Errorf("again: %s", s)
+	}
+}

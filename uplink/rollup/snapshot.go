@@ -8,8 +8,10 @@ import (
 
 // Snapshot appends the state to b: equal states give equal bytes.
 //
-//	n buckets { start (zigzag) | next (zigzag) | n windows { device id | n aggregates {...} } | n dirty { index of window } }
+//	sealed (zigzag) | n buckets { start (zigzag) | next (zigzag) | n windows { device id | n aggregates {aggregate sketch} }
+//	| n dirty { index of window } }
 func (r *Rollup) Snapshot(b []byte) []byte {
+	b = binary.AppendVarint(b, r.sealed)
 	b = binary.AppendUvarint(b, uint64(len(r.buckets)))
 	for _, bk := range r.buckets {
 		b = binary.AppendVarint(b, bk.start)
@@ -23,7 +25,7 @@ func (r *Rollup) Snapshot(b []byte) []byte {
 			b = binary.AppendUvarint(b, uint64(w.dev.ID))
 			b = binary.AppendUvarint(b, uint64(len(w.aggs)))
 			for j := range w.aggs {
-				b = w.aggs[j].Append(b)
+				b = w.aggs[j].AppendSketch(w.aggs[j].Append(b))
 			}
 		}
 		b = binary.AppendUvarint(b, uint64(len(bk.dirty)))
@@ -37,6 +39,7 @@ func (r *Rollup) Snapshot(b []byte) []byte {
 // Restore reads what Snapshot wrote into an empty Rollup; device returns the owner's device of an id, nil when unknown.
 // It fails on the first damaged field.
 func (r *Rollup) Restore(d *telemetry.Decoder, device func(id uint32) *Device) error {
+	r.sealed = d.Varint()
 	for range d.Count(3) {
 		bk := &bucket{start: d.Varint(), next: d.Varint()}
 		r.buckets = append(r.buckets, bk)
@@ -48,6 +51,7 @@ func (r *Rollup) Restore(d *telemetry.Decoder, device func(id uint32) *Device) e
 			for range d.Count(1) {
 				var a telemetry.Aggregate
 				d.Aggregate(&a)
+				d.Sketch(&a)
 				w.aggs = append(w.aggs, a)
 			}
 			w.dev.open = append(w.dev.open, w)
