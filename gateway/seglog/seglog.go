@@ -134,6 +134,7 @@ type Log struct {
 	refused   bool  // Append has returned nextErr
 	waiters   []*Cursor
 	damaged   map[string]bool // saved ranges by name
+	frozen    int             // users of files that may be released: none is written over
 	written   int64
 }
 

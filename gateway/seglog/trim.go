@@ -41,7 +41,7 @@ func (l *Log) oldestBelow(lsn LSN) (s *segment, to string) {
 	if l.preparing > 0 {
 		spares++
 	}
-	if !l.o.NoPrealloc && s.size == l.o.SegmentBytes && spares < maxSpares {
+	if !l.o.NoPrealloc && s.size == l.o.SegmentBytes && spares < maxSpares && l.frozen == 0 {
 		l.spareSeq++
 		to = filepath.Join(l.dir, fmt.Sprintf("%d%s", l.spareSeq, spareSuffix))
 	}
