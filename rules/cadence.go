@@ -2,6 +2,7 @@ package rules
 
 import (
 	"encoding/binary"
+	"slices"
 	"time"
 
 	"sluice/gateway/telemetry"
@@ -91,3 +92,40 @@ func (c *cadence) restore(d *telemetry.Decoder) bool {
 	}
 	return true
 }
+
+// Cadence learns a device's usual interval for those who only show it. The zero value knows nothing.
+type Cadence struct{ learned cadence }
+
+// SilentFactor times the usual interval is how long a device may be silent where nothing else says so.
+const SilentFactor = 3
+
+// Learn takes in how long after its last life sign another one came.
+func (c *Cadence) Learn(gap time.Duration) {
+	usual := c.learned.usual()
+	c.learned.learn(gap, usual > 0 && gap > max(SilentFactor*usual, minSilence))
+}
+
+// Typical is the median of the gaps known; 0 while they are too few.
+func (c *Cadence) Typical() time.Duration {
+	if c.learned.n < minGaps {
+		return 0
+	}
+	gaps := c.learned.gaps // a copy
+	known := gaps[:c.learned.n]
+	slices.Sort(known)
+	return time.Duration(known[len(known)/2]) * time.Millisecond
+}
+
+// Allowed is how long the device may be silent; 0 while nothing is known of it.
+func (c *Cadence) Allowed() time.Duration {
+	if usual := c.learned.usual(); usual > 0 {
+		return min(max(SilentFactor*usual, minSilence), maxSilence)
+	}
+	return 0
+}
+
+// Snapshot appends what is known to b.
+func (c *Cadence) Snapshot(b []byte) []byte { return c.learned.snapshot(b) }
+
+// Restore reads what Snapshot wrote; false: it is damaged.
+func (c *Cadence) Restore(d *telemetry.Decoder) bool { return c.learned.restore(d) }

@@ -56,7 +56,7 @@ type alert struct {
 	place       int // in subject.alerts
 	state       State
 	activeAt    int64 // the condition holds since then
-	startsAt    int64 // fired
+	startsAt    int64 // fired; wall clock, so that a clock set later does not move it: with the labels it is the alert's identity
 	ending      bool  // firing, but the condition has ended and keep_firing_for runs
 	endingSince int64
 	value       float64 // when it began, then when it fired
@@ -72,8 +72,8 @@ type alert struct {
 // measurement, or in labels that a rule's labels replace. The first to fire is notified, and the last to resolve.
 type occurrence struct {
 	alerts   []*alert // that fire
-	startsAt int64
-	notified bool // receivers know of it
+	startsAt int64    // of the first
+	notified bool     // receivers know of it
 }
 
 // NewEngine makes an engine without devices. The set may be shared between engines.
@@ -369,7 +369,7 @@ func (e *Engine) fire(a *alert, now int64, emit func(*Event)) {
 	e.unschedule(a)
 	e.pending--
 	e.firing++
-	a.state, a.startsAt = Firing, now
+	a.state, a.startsAt = Firing, now+e.wall
 	a.value = e.valueOf(a)
 	a.annotations = a.render(a.value)
 	o, first := e.join(a)
@@ -419,7 +419,7 @@ func (e *Engine) resolve(a *alert, now int64, reason string, emit func(*Event)) 
 		return
 	}
 	ev := a.event(Resolved, value)
-	ev.EndsAt, ev.Reason, ev.Inhibited = now, reason, !o.notified
+	ev.EndsAt, ev.Reason, ev.Inhibited = now+e.wall, reason, !o.notified
 	if reason != "" {
 		ev.Annotations = ev.Annotations.With(telemetry.Label{Name: ReasonAnnotation, Value: reason})
 	}
@@ -609,7 +609,7 @@ func (e *Engine) Alerts() []AlertView {
 				continue
 			}
 			v := AlertView{Alert: a.rule.Alert, Group: a.rule.Group, State: a.state, Labels: a.labels, Annotations: a.annotations,
-				Value: e.valueOf(a), ActiveAt: a.activeAt, StartsAt: a.startsAt, Fingerprint: a.fingerprint, Webhooks: a.rule.Webhooks,
+				Value: e.valueOf(a), ActiveAt: a.activeAt + e.wall, StartsAt: a.startsAt, Fingerprint: a.fingerprint, Webhooks: a.rule.Webhooks,
 				Inhibited: e.inhibited(a.rule.Alert, a.labels)}
 			if a.rule.Anomaly != nil {
 				v.Score = s.parts.detections[s.plan.detectorOf(a.place)].score

@@ -504,10 +504,10 @@ func FuzzRestore(f *testing.F) {
 // Checkpoints in the field hold this form: a change of it needs a new version and a way to read the old one.
 func TestEngine_SnapshotFormIsStable(t *testing.T) {
 	_, snapshot := busySnapshot(t)
-	golden, err := os.ReadFile("testdata/snapshot.v2.hex")
+	golden, err := os.ReadFile("testdata/snapshot.v3.hex")
 	if *update {
 		golden, err = []byte(hex.EncodeToString(snapshot)+"\n"), nil
-		if err := os.WriteFile("testdata/snapshot.v2.hex", golden, 0o644); err != nil {
+		if err := os.WriteFile("testdata/snapshot.v3.hex", golden, 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -35,8 +35,8 @@ type Event struct {
 	Labels      telemetry.Labels // alertname, the device's labels and the rule's; the rule's win
 	Annotations telemetry.Labels // rendered when the alert fired
 	Value       float64          // what the condition is about, now; always finite
-	StartsAt    int64            // ns; when the alert fired
-	EndsAt      int64            // ns; when it resolved; 0 while firing
+	StartsAt    int64            // wall clock, ns; when the alert fired: the same in every event of one occurrence, also when the clock is set
+	EndsAt      int64            // wall clock, ns; when it resolved; 0 while firing
 	Fingerprint uint64           // identifies Labels; see Fingerprint
 	Inhibited   bool             // not for receivers of notifications: withheld, or the end of what was withheld
 	Webhooks    []string         // nil: all
@@ -48,12 +48,14 @@ const (
 	ReasonRemoved  = "rule removed"
 	ReasonChanged  = "rule changed"
 	ReasonInactive = "outside the rule's active hours"
+	ReasonSource   = "source removed"               // of Forget, as the next one
+	ReasonLabels   = "the gateway's labels changed" // nothing comes under the old ones any more
 )
 
 // ReasonAnnotation is the annotation that carries an event's Reason.
 const ReasonAnnotation = "reason"
 
-// AlertView is a pending or firing alert as shown to people. Times are on the clock Observe was given.
+// AlertView is a pending or firing alert as shown to people. Times are wall clock, ns.
 type AlertView struct {
 	Alert       string
 	Group       string

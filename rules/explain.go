@@ -17,7 +17,7 @@ type RuleState struct {
 	Series  []SeriesState // those pending and firing first, then in the order of their devices; at most as many as asked for
 }
 
-// SeriesState is where one rule stands for one device. Times are on the clock Observe was given.
+// SeriesState is where one rule stands for one device. Times are wall clock, ns.
 type SeriesState struct {
 	Labels      telemetry.Labels // the device's; the alert's where there is one
 	State       State            // 0: inactive
@@ -25,6 +25,8 @@ type SeriesState struct {
 	Evaluated   int64            // event time of the newest reading it looks at; 0: none yet
 	Why         string           // what it saw last
 	Fingerprint uint64           // of the alert; 0 while inactive
+	Scored      bool             // the rule has a detector
+	Score       float64          // how unusual the last value is, in equivalent standard deviations
 }
 
 // Explain tells where every rule stands, with at most that many series each. It changes nothing. It looks at every device once for
@@ -50,7 +52,7 @@ func (e *Engine) Explain(series int) []RuleState {
 					st.Firing++
 				}
 				if len(st.Series) < series {
-					st.Series = append(st.Series, s.explain(r, a))
+					st.Series = append(st.Series, e.explain(s, place, a))
 				}
 			}
 		}
@@ -58,10 +60,14 @@ func (e *Engine) Explain(series int) []RuleState {
 	return list
 }
 
-func (s *Subject) explain(r *Rule, a *alert) SeriesState {
+func (e *Engine) explain(s *Subject, place int, a *alert) SeriesState {
 	st := SeriesState{Labels: s.labels}
+	r := s.plan.rules[place]
+	if r.Anomaly != nil {
+		st.Scored, st.Score = true, s.parts.detections[s.plan.detectorOf(place)].score
+	}
 	if a != nil {
-		st.Labels, st.State, st.Since, st.Fingerprint = a.labels, a.state, a.activeAt, a.fingerprint
+		st.Labels, st.State, st.Since, st.Fingerprint = a.labels, a.state, a.activeAt+e.wall, a.fingerprint
 		if a.state == Firing {
 			st.Since = a.startsAt
 		}
@@ -75,7 +81,7 @@ func (s *Subject) explain(r *Rule, a *alert) SeriesState {
 		text := m + " is not known yet"
 		if k := s.plan.slot(m); k >= 0 && s.values[k] == s.values[k] {
 			text = m + " = " + strconv.FormatFloat(s.values[k], 'g', -1, 64)
-			st.Evaluated = max(st.Evaluated, s.times[k])
+			st.Evaluated = max(st.Evaluated, s.times[k]+e.wall)
 		}
 		why = append(why, text)
 	}

@@ -54,7 +54,7 @@ func feedsOf(set *Set) []feedSource {
 		for _, p := range r.programs() {
 			for _, f := range p.Feeds() {
 				src := feedSource{match: r.selectors[i], metric: f.Metric}
-				src.key = string(appendLabels(telemetry.AppendString(nil, f.Metric), src.match.patterns()))
+				src.key = string(appendLabels(telemetry.AppendString(nil, f.Metric), src.match.Patterns()))
 				if feedIndex(list, src.key) < 0 {
 					list = append(list, src)
 				}
@@ -73,7 +73,7 @@ func feedIndex(list []feedSource, key string) int {
 func (e *Engine) feedSlots(r *Rule, p *expr.Program, from int) []int32 {
 	var slots []int32
 	for i, f := range p.Feeds() {
-		key := string(appendLabels(telemetry.AppendString(nil, f.Metric), r.selectors[from+i].patterns()))
+		key := string(appendLabels(telemetry.AppendString(nil, f.Metric), r.selectors[from+i].Patterns()))
 		slots = append(slots, int32(feedIndex(e.sources, key)))
 	}
 	return slots

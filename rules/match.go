@@ -91,7 +91,8 @@ func (m *matcher) matches(v string) bool {
 	return glob(m.pattern, v)
 }
 
-func (m Matchers) patterns() telemetry.Labels {
+// Patterns are the label names and patterns, in the order of the names.
+func (m Matchers) Patterns() telemetry.Labels {
 	l := make(telemetry.Labels, len(m))
 	for i := range m {
 		l[i] = telemetry.Label{Name: m[i].label, Value: m[i].pattern}
@@ -100,7 +101,7 @@ func (m Matchers) patterns() telemetry.Labels {
 }
 
 // String renders the matchers for people.
-func (m Matchers) String() string { return m.patterns().String() }
+func (m Matchers) String() string { return m.Patterns().String() }
 
 // glob matches without recursion: on a mismatch only the last * is tried again, one character further, which is enough because
 // an earlier * can always take less.

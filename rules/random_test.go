@@ -66,12 +66,12 @@ func TestEngine_RestoredAnywhereGoesOnTheSame(t *testing.T) {
 		set := randomKinds(t)
 		engines := []*Engine{NewEngine(set, Options{}), NewEngine(set, Options{})}
 		now := base
-		told := map[uint64]bool{}
+		told, started := map[uint64]bool{}, map[uint64]int64{}
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
 			now += rapid.SampledFrom([]int64{0, 0, 1, 1, 1, 2, 5, 20}).Draw(t, "dt") * int64(time.Second)
 			var act func(e *Engine, emit func(*Event))
 			device := labels("device", rapid.SampledFrom([]string{"d1", "d2", "x", "y"}).Draw(t, "device"))
-			switch rapid.SampledFrom([]string{"observe", "observe", "observe", "observe", "observe", "observe", "tick", "tick", "tick", "reload", "resume", "state", "wall", "retained"}).Draw(t, "act") {
+			switch rapid.SampledFrom([]string{"observe", "observe", "observe", "observe", "observe", "observe", "tick", "tick", "tick", "reload", "resume", "state", "wall", "retained", "forget"}).Draw(t, "act") {
 			case "observe":
 				at := now - rapid.SampledFrom([]int64{0, 0, 0, 1, 4, -2}).Draw(t, "age")*int64(time.Second)
 				readings := randomReadings(t)
@@ -100,6 +100,10 @@ func TestEngine_RestoredAnywhereGoesOnTheSame(t *testing.T) {
 			case "state":
 				online := rapid.Bool().Draw(t, "online")
 				act = func(e *Engine, emit func(*Event)) { e.Availability(device, online, now, emit) }
+			case "forget":
+				act = func(e *Engine, emit func(*Event)) {
+					e.Forget([]*Subject{e.Subject("m", device)}, now, ReasonSource, emit)
+				}
 			case "wall":
 				offset := rapid.Int64Range(-1e11, 1e11).Draw(t, "offset")
 				act = func(e *Engine, _ func(*Event)) { e.SetWallOffset(offset) }
@@ -121,6 +125,11 @@ func TestEngine_RestoredAnywhereGoesOnTheSame(t *testing.T) {
 							t.Fatalf("receivers are told %v of %v twice", ev.State, ev.Labels)
 						}
 						told[ev.Fingerprint] = ev.State == Firing
+						if ev.State == Firing {
+							started[ev.Fingerprint] = ev.StartsAt
+						} else if ev.StartsAt != started[ev.Fingerprint] {
+							t.Fatalf("%v started at %d, and resolves as one that started at %d", ev.Labels, started[ev.Fingerprint], ev.StartsAt)
+						}
 					}
 				})
 				snapshots[i] = engines[i].Snapshot(nil)

@@ -134,7 +134,7 @@ func (r *Rule) define() {
 	b = telemetry.AppendString(b, oneSpaced(r.Clear))
 	b = binary.AppendVarint(b, int64(r.For))
 	b = binary.AppendVarint(b, int64(r.KeepFiringFor))
-	for _, l := range []telemetry.Labels{r.Match.patterns(), r.Labels, r.Annotations} {
+	for _, l := range []telemetry.Labels{r.Match.Patterns(), r.Labels, r.Annotations} {
 		b = appendLabels(b, l)
 	}
 	b = binary.AppendUvarint(b, uint64(len(r.Webhooks)))

@@ -12,17 +12,17 @@ import (
 
 // A snapshot, in the primitives of package telemetry (varints, length-prefixed strings, little-endian float64s):
 //
-//	version 2 | fingerprint of the set (8 bytes, little-endian) | now (zigzag) | wall offset (zigzag)
+//	version 3 | fingerprint of the set (8 bytes, little-endian) | now (zigzag) | wall offset (zigzag)
 //	| sweep by sweep: next last (zigzag)
 //	| feed by feed: 0, or 1 time (zigzag) value (f64)
 //	| n devices { 0, or 1 + number of the rule that expects it | measurement | n labels {name value}
 //	              | metric by metric: 0, or 1 time (zigzag) value (f64) | windows | watches | detectors
 //	              | n alerts { place | 0 pending, 1 firing, 2 ending, +4 notified | active at (zigzag) | value (f64)
-//	                           | unless pending: starts at (zigzag) | n annotations {name value}
+//	                           | unless pending: starts at (zigzag, wall clock) | n annotations {name value}
 //	                           | if ending: ending since (zigzag) } }
 //
 // Devices come in the order of their first values. Which metrics and rules there are follows from the set and the labels.
-const snapshotVersion = 2
+const snapshotVersion = 3
 
 const (
 	pendingCode byte = iota

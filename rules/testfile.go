@@ -4,7 +4,6 @@ import (
 	"math"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v4"
@@ -16,7 +15,9 @@ import (
 type TestFile struct {
 	Name  string
 	Rules []string // rule files, relative to the test file; globs
-	Tests []Test
+	// Webhooks say how receivers want to be told; those that are not listed are as a webhook of the configuration without such settings.
+	Webhooks []TestWebhook
+	Tests    []Test
 }
 
 // Test is one timeline and what is to come of it. Offsets count from its start.
@@ -29,7 +30,7 @@ type Test struct {
 	Expect []Expectation
 }
 
-// TestInput is a message, or several at equal distances, or word of a device's being there.
+// TestInput is a message, or several at equal distances, or word of a device's being there, or what an operator does.
 type TestInput struct {
 	At, Every, Until time.Duration // Every 0: once
 	Time             *time.Duration
@@ -37,27 +38,16 @@ type TestInput struct {
 	Measurement      string
 	Values           []TestValues
 	Retained         bool
-	Online           *bool // instead of values
+	Online           *bool             // instead of values
+	Silence          map[string]string // instead of values: an operator silences what matches
+	For              time.Duration     // how long
+	Acknowledge      string            // instead of values: an operator acknowledges the alerts of this name that have Labels
 }
 
 // TestValues are a metric's values, one after the other; the last one stays.
 type TestValues struct {
 	Metric string
 	Values []float64
-}
-
-// Expectation is what is to hold at an offset: the state of alerts, or what a webhook was told until then.
-type Expectation struct {
-	Line        int
-	At          time.Duration
-	Alert       string
-	Labels      telemetry.Labels // the alert has at least these
-	State       string           // inactive, pending or firing; of alerts
-	Value       *float64
-	Annotations telemetry.Labels // at least these
-	Webhook     string
-	Status      string // firing or resolved; of webhooks; empty: both
-	Count       *int   // nil: at least one; of webhooks
 }
 
 // testStart is a Monday: the wall clock at which tests start that do not say when.
@@ -86,6 +76,7 @@ func (p *parser) testKeys(t *TestFile) []key {
 				}
 			})
 		}},
+		{name: "webhooks", read: func(n *yaml.Node) { p.list(n, "webhooks", func(n *yaml.Node) { p.testWebhook(n, t) }) }},
 		{name: "tests", required: true, read: func(n *yaml.Node) { p.list(n, "tests", func(n *yaml.Node) { p.test(n, t) }) }},
 	}
 }
@@ -143,15 +134,33 @@ func (p *parser) testInput(n *yaml.Node, t *Test) {
 			online := p.boolean(n, "online")
 			in.Online = &online
 		}},
+		{name: "silence", read: func(n *yaml.Node) {
+			in.Silence = p.plainLabels(n, "silence").Map()
+			if _, err := ParseMatchers(in.Silence); err != nil {
+				p.fail(n, "silence: %v", err)
+			} else if len(in.Silence) == 0 {
+				p.fail(n, "silence: want at least one label and its pattern")
+			}
+		}},
+		{name: "for", read: func(n *yaml.Node) { in.For = p.duration(n, "for") }},
+		{name: "acknowledge", read: p.word(&in.Acknowledge, "acknowledge")},
 	})
+	kinds := 0
+	for _, given := range [...]bool{in.Values != nil, in.Online != nil, in.Silence != nil, in.Acknowledge != ""} {
+		if given {
+			kinds++
+		}
+	}
 	switch {
 	case p.found > faults:
 	case (in.Every == 0) != (in.Until == 0):
 		p.fail(n, "an input: every and until go together")
 	case in.Every > 0 && (in.Until < in.At || (in.Until-in.At)/in.Every > maxSteps):
 		p.fail(n, "an input: until is before at, or there are more than %d messages", maxSteps)
-	case (in.Values == nil) == (in.Online == nil):
-		p.fail(n, "an input: want either values or online")
+	case kinds != 1:
+		p.fail(n, "an input: want one of values, online, silence and acknowledge")
+	case (in.Silence == nil) != (in.For == 0):
+		p.fail(n, "an input: silence and for go together")
 	}
 	t.Input = append(t.Input, in)
 }
@@ -217,61 +226,4 @@ func (p *parser) number(n *yaml.Node, what string) (float64, bool) {
 		return 0, false
 	}
 	return v, true
-}
-
-func (p *parser) expectation(n *yaml.Node, t *Test) {
-	x := Expectation{Line: n.Line}
-	word := func(to *string, what string, allowed ...string) func(n *yaml.Node) {
-		return func(n *yaml.Node) {
-			n, ok := p.text(n, what, maxText)
-			if !ok {
-				return
-			}
-			if *to = n.Value; len(allowed) > 0 && !slices.Contains(allowed, n.Value) {
-				p.fail(n, "%s: want %s, got %s", what, strings.Join(allowed, ", "), quote(n.Value))
-			}
-		}
-	}
-	var summary string
-	faults := p.found
-	p.mapping(n, "an expectation", []key{
-		{name: "at", required: true, read: func(n *yaml.Node) { x.At = p.duration(n, "at") }},
-		{name: "alert", read: word(&x.Alert, "alert")},
-		{name: "labels", read: func(n *yaml.Node) { x.Labels = p.plainLabels(n, "labels") }},
-		{name: "state", read: word(&x.State, "state", "inactive", "pending", "firing")},
-		{name: "value", read: func(n *yaml.Node) {
-			if v, ok := p.number(n, "value"); ok {
-				x.Value = &v
-			}
-		}},
-		{name: "summary", read: word(&summary, "summary")},
-		{name: "annotations", read: func(n *yaml.Node) { x.Annotations = p.plainLabels(n, "annotations") }},
-		{name: "webhook", read: word(&x.Webhook, "webhook")},
-		{name: "status", read: word(&x.Status, "status", "firing", "resolved")},
-		{name: "count", read: func(n *yaml.Node) {
-			v, ok := p.number(n, "count")
-			if count := int(v); ok && (v < 0 || float64(count) != v) {
-				p.fail(n, "count: want a whole number, got %s", quote(n.Value))
-			} else {
-				x.Count = &count
-			}
-		}},
-	})
-	if summary != "" {
-		x.Annotations = x.Annotations.With(telemetry.Label{Name: "summary", Value: summary})
-	}
-	switch {
-	case p.found > faults:
-	case x.Webhook == "" && x.Alert == "":
-		p.fail(n, "an expectation: want alert or webhook")
-	case x.Webhook == "" && (x.Status != "" || x.Count != nil):
-		p.fail(n, "an expectation: status and count belong to a webhook; an alert has a state")
-	case x.Webhook == "" && x.State == "":
-		p.fail(n, "an expectation: the key state is missing")
-	case x.Webhook == "" && x.State == "inactive" && (x.Value != nil || x.Annotations != nil):
-		p.fail(n, "an expectation: an inactive alert has no value and no annotations")
-	case x.Webhook != "" && (x.State != "" || x.Value != nil || x.Annotations != nil):
-		p.fail(n, "an expectation: a webhook has a status and a count, not a state or a value")
-	}
-	t.Expect = append(t.Expect, x)
 }

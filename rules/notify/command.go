@@ -28,6 +28,7 @@ const (
 type Command struct {
 	Op          Operation         `json:"op"`
 	By          string            `json:"by"`
+	Role        string            `json:"role,omitempty"` // in which they did it, where it is known
 	Comment     string            `json:"comment,omitempty"`
 	ID          string            `json:"id,omitempty"`          // of the silence
 	Match       map[string]string `json:"match,omitempty"`       // label names and patterns, as in a rule's match
@@ -66,6 +67,8 @@ func (c *Command) Validate() error {
 	switch {
 	case c.By == "" || len(c.By) > maxWho || !utf8.ValidString(c.By):
 		return fmt.Errorf("author: want a name of at most %d bytes", maxWho)
+	case len(c.Role) > maxWho || !utf8.ValidString(c.Role):
+		return fmt.Errorf("role: want at most %d bytes", maxWho)
 	case len(c.Comment) > maxComment || !utf8.ValidString(c.Comment):
 		return fmt.Errorf("comment: want at most %d bytes of text", maxComment)
 	}

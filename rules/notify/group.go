@@ -3,6 +3,7 @@ package notify
 import (
 	"slices"
 	"strings"
+	"time"
 
 	"sluice/gateway/telemetry"
 )
@@ -19,6 +20,7 @@ type group struct {
 	repeat   int64     // Time.Now of the next look for repeats; never while nothing was told
 	flushed  int64     // Time.Now of the last notification of changes
 	told     bool      // flushed means something
+	gather   int64     // Time.Now until which devices that fell silent wait for others; past: nobody waits
 }
 
 // member is one alert as one receiver knows it.
@@ -178,8 +180,32 @@ func (p *Policy) flush(g *group) {
 	}
 }
 
-// heldUntil is when a flapping alert may be told of again.
+// gatherSilent has a device that fell silent wait for others: of a site that goes dark each device is found silent in its own moment
+// of its interval. A receiver with a wait of its own gathers by that.
+func (p *Policy) gatherSilent(e *entry) {
+	wait := min(time.Duration(e.value*float64(time.Second))/silentShare, maxGather)
+	for _, m := range e.members {
+		if m.told && !m.escalated {
+			continue
+		}
+		if g := m.group; g.gather <= p.last.Now && g.receiver.GroupWait == 0 && wait > 0 {
+			g.gather = later(p.last.Now, wait)
+		}
+	}
+}
+
+// A device is told of after a third of its silence again, at most 10 s: 3x its interval is what most rules allow, and the others of
+// its site fall silent within one interval.
+const (
+	silentShare = 3
+	maxGather   = 10 * time.Second
+)
+
+// heldUntil is when a member may be told of: one that gathers, or one that flaps.
 func (p *Policy) heldUntil(m *member) int64 {
+	if e := m.entry; e.silent && e.firing && (!m.told || m.escalated) && m.group.gather > p.last.Now {
+		return m.group.gather
+	}
 	floor := m.group.receiver.FlapFloor
 	f := p.flaps[m.entry.fingerprint]
 	if floor == 0 || f == nil || f.count < FlapCount {

@@ -44,6 +44,7 @@ type entry struct {
 	firedAt     int64 // Time.Now
 	firing      bool
 	inhibited   bool
+	silent      bool // its rule is about silence
 	all         bool // every receiver but those it only escalates to
 	webhooks    []string
 	escalate    []rules.Escalation
@@ -175,10 +176,8 @@ func (p *Policy) fire(ev *rules.Event) {
 	e.annotations, e.value, e.startsAt, e.endsAt = ev.Annotations, ev.Value, ev.StartsAt, 0
 	e.firedAt, e.firing, e.inhibited = p.last.Now, true, ev.Inhibited
 	e.all, e.webhooks = ev.Webhooks == nil, ev.Webhooks
-	e.ack, e.steps, e.escalate = nil, 0, nil
-	if r := p.set.Rule(ev.Alert); r != nil {
-		e.escalate = r.Escalate
-	}
+	e.ack, e.steps = nil, 0
+	p.ruled(e)
 	e.silence = p.silenceOf(e)
 	for _, m := range e.members {
 		m.escalated = false
@@ -190,7 +189,18 @@ func (p *Policy) fire(ev *rules.Event) {
 			p.enlist(e, r)
 		}
 	}
+	if e.silent {
+		p.gatherSilent(e)
+	}
 	p.review(e)
+}
+
+// ruled takes over what the alert's rule says.
+func (p *Policy) ruled(e *entry) {
+	e.escalate, e.silent = nil, false
+	if r := p.set.Rule(e.alert); r != nil {
+		e.escalate, e.silent = r.Escalate, r.Absent != nil
+	}
 }
 
 func (p *Policy) resolve(ev *rules.Event) {
@@ -222,8 +232,8 @@ func (p *Policy) review(e *entry) {
 		if m.wants() && !m.changed {
 			m.changed = true
 			m.group.changed = append(m.group.changed, m)
-			if m.group.wake == never {
-				m.group.wake = m.group.ready(p.last.Now)
+			if at := max(m.group.ready(p.last.Now), p.heldUntil(m)); at < m.group.wake { // what is held back holds back nothing else
+				m.group.wake = at
 				p.arm(m.group)
 			}
 		}
@@ -278,6 +288,9 @@ func (p *Policy) escalateNow(e *entry) {
 			m = p.enlist(e, r)
 		}
 		m.escalated = true
+	}
+	if e.silent {
+		p.gatherSilent(e)
 	}
 	p.review(e)
 	p.armEscalation(e)

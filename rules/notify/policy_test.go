@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -546,6 +547,54 @@ func alternates(t *testing.T, seed uint64, lines []string) {
 			} else {
 				known[key] = !over
 			}
+		}
+	}
+}
+
+func TestPolicy_AnAlertThatIsHeldForFlappingDelaysNoOther(t *testing.T) {
+	w := newWorld(t, "", Receiver{Name: "ops", FlapFloor: time.Minute})
+	for i := range int64(4) {
+		w.take(i*2e9, "+Hot/flaps")
+		w.take(i*2e9+1e9, "-Hot/flaps")
+	}
+	w.take(9e9, "+Hot/flaps")
+	w.lines = nil
+	w.take(10e9, "+Hot/other")
+	if want := []string{"10s ops changed: Hot/other"}; !slices.Equal(w.lines, want) {
+		t.Errorf("told %q, want %q", w.lines, want)
+	}
+}
+
+// A site goes dark: each of its devices is found silent in its own moment, and everybody who is to be told is told once.
+func TestPolicy_DevicesThatFallSilentOneAfterTheOtherAreOneNotification(t *testing.T) {
+	const silent = `
+groups:
+  - name: g
+    rules:
+      - { alert: Silent, absent: { metric: t, after: 3x }, webhooks: [ops, slow], escalate: [{ after: 1m, to: boss }] }
+      - { alert: Hot, expr: t > 1, webhooks: [ops] }
+`
+	for _, cut := range []bool{false, true} {
+		w := newWorld(t, silent, Receiver{Name: "ops"}, Receiver{Name: "slow", GroupWait: 20 * time.Second}, Receiver{Name: "boss"})
+		w.cut = cut
+		fall := func(at int64, device string) {
+			w.until(at)
+			e := event("Silent", device, true, w.time().Wall)
+			e.Value, e.Webhooks = 30, []string{"ops", "slow"} // 3x its 10 seconds
+			w.crash()
+			w.p.Take(w.time(), []rules.Event{e}, w.emit)
+		}
+		for i := range 3 {
+			fall(int64(i)*3e9, fmt.Sprint("d", i))
+		}
+		w.take(7e9, "+Hot/x -Silent/d1") // who comes back meanwhile was never away, and others do not wait
+		w.until(9e9)
+		fall(11e9, "d3") // another gathering
+		w.until(90e9)
+		want := []string{"7s ops changed: Hot/x", "10s ops changed: Silent/d0 Silent/d2", "20s slow changed: Silent/d0 Silent/d2 Silent/d3", "21s ops changed: Silent/d3",
+			"1m10s boss escalated: Silent/d0 Silent/d2", "1m21s boss escalated: Silent/d3"}
+		if !slices.Equal(w.lines, want) {
+			t.Errorf("cut %v: told\n%s\nwant\n%s", cut, strings.Join(w.lines, "\n"), strings.Join(want, "\n"))
 		}
 	}
 }

@@ -12,18 +12,18 @@ import (
 
 // A snapshot, in the primitives of package telemetry (varints, length-prefixed strings, little-endian float64s); times are zigzag:
 //
-//	version 1 | now | wall | next | ignored
+//	version 2 | now | wall | next | ignored
 //	| n silences { id | match | starts at | ends at | created at | by | comment | ended by | state }
 //	| n firings { fingerprint (8 bytes) | at }
 //	| n alerts that fired of late { fingerprint (8 bytes) | n told { receiver | at } }, by fingerprint
-//	| n groups { receiver (index) | labels | number | wake | repeat | flushed | told }, by receiver, then number
+//	| n groups { receiver (index) | labels | number | wake | repeat | flushed | gather | told }, by receiver, then number
 //	| n entries { number | alert | labels | annotations | value | starts at | ends at | fired at | flags | n webhooks | steps | ack
 //	              | log | n members { receiver (index) | flags | sent at } }, by number
 //	| group by group: n changed { entry (index) }
 //	| n ended alerts { ... }
 //
 // What silences an alert, when its next step is due and when a group is looked at follow from these, the receivers and the rules.
-const snapshotVersion = 1
+const snapshotVersion = 2
 
 var errSnapshot = errors.New("notification snapshot is damaged")
 
@@ -56,7 +56,7 @@ func (p *Policy) Snapshot(b []byte) []byte {
 		b = binary.AppendUvarint(b, uint64(slices.Index(p.receivers, g.receiver)))
 		b = appendLabels(b, g.labels)
 		b = binary.AppendUvarint(b, g.seq)
-		for _, t := range [...]int64{g.wake, g.repeat, g.flushed} {
+		for _, t := range [...]int64{g.wake, g.repeat, g.flushed, g.gather} {
 			b = binary.AppendVarint(b, t)
 		}
 		b = append(b, flags(g.told))
@@ -267,13 +267,13 @@ func Restore(b []byte, receivers []Receiver, set *rules.Set) (*Policy, error) {
 }
 
 func (p *Policy) restoreGroups(d *telemetry.Decoder) (groups []*group, ok bool) {
-	for range d.Count(7) {
+	for range d.Count(8) {
 		at := d.Uvarint()
 		if at >= uint64(len(p.receivers)) {
 			return nil, false
 		}
 		g := &group{receiver: p.receivers[at], labels: restoreLabels(d), timer: timer{heap: idle, seq: d.Uvarint()}, wake: d.Varint(),
-			repeat: d.Varint(), flushed: d.Varint(), told: d.Byte() != 0}
+			repeat: d.Varint(), flushed: d.Varint(), gather: d.Varint(), told: d.Byte() != 0}
 		g.timer.group = g
 		g.key = string(g.labels.AppendKey(nil))
 		if g.receiver.groups[g.key] != nil {
@@ -337,9 +337,7 @@ func (p *Policy) restoreEntry(d *telemetry.Decoder) *entry {
 	}
 	e.steps = int(min(d.Uvarint(), 1<<20))
 	e.ack, e.log = restoreAck(d), restoreLog(d)
-	if r := p.set.Rule(e.alert); r != nil {
-		e.escalate = r.Escalate
-	}
+	p.ruled(e)
 	e.steps = min(e.steps, len(e.escalate))
 	e.silence = p.silenceOf(e)
 	for range d.Count(3) {
