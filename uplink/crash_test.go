@@ -216,6 +216,9 @@ func (s *sim) check() error {
 		last[name] = i
 	}
 	c := s.out.Counters()
+	if n := s.out.Imbalance(); n != 0 {
+		return fmt.Errorf("the counters do not explain %d records of the log, counters %+v", n, c)
+	}
 	var put, bySink, missing uint64
 	at := -1
 	for n := range s.total {

@@ -26,12 +26,21 @@ func (f *Forwarder) step(ctx context.Context) error {
 		f.split(f.limit)
 		p = f.top()
 	}
-	e := f.attempt(ctx, p.recs)
+	return f.judge(ctx, p, f.attempt(ctx, p.recs))
+}
+
+// judge does what the answer to the piece on top of the work asks for.
+func (f *Forwarder) judge(ctx context.Context, p *piece, e *Error) error {
 	if err := ctx.Err(); err != nil && e != nil {
 		return err
 	}
 	if e == nil {
 		return f.accepted(ctx, p)
+	}
+	if errors.Is(e, errWedged) {
+		f.failures++
+		f.rebuild()
+		return f.wait(ctx, BackingOff, e, f.backoff(e))
 	}
 	if e.Kind == KindPartial && e.Taken > 0 {
 		if e.Taken < len(p.recs) {
@@ -61,6 +70,10 @@ func (f *Forwarder) step(ctx context.Context) error {
 		}
 	}
 	f.failures++
+	if e.Status == 0 && f.o.Rebuild != nil && f.failures%rebuildAfter == 0 {
+		f.rebuild()
+		return f.wait(ctx, BackingOff, e, f.backoff(e))
+	}
 	if e.Status == 0 && len(p.recs) > 1 && !f.o.Whole && (timedOut(e) || f.failures%2 == 0) {
 		// A link too slow for the batch would fail for ever; one that was down starts again gently.
 		f.shrink(min(f.limit, len(p.recs))/2, 1)
@@ -99,7 +112,9 @@ func (f *Forwarder) split(n int) {
 
 func (f *Forwarder) attempt(ctx context.Context, recs []Record) *Error {
 	start := time.Now()
-	err := f.sink.Deliver(ctx, recs)
+	f.status.flying(1)
+	err := f.call(ctx, recs)
+	f.status.flying(-1)
 	if err == nil {
 		f.status.attempt("ok", time.Since(start))
 		return nil
@@ -117,20 +132,35 @@ func (f *Forwarder) attempt(ctx context.Context, recs []Record) *Error {
 }
 
 func (f *Forwarder) accepted(ctx context.Context, p *piece) error {
+	recs := p.recs
+	f.pop()
+	return f.delivered(ctx, recs)
+}
+
+func (f *Forwarder) delivered(ctx context.Context, recs []Record) error {
 	if f.failures > 0 || f.status.alarmed() {
 		f.o.Log.Info("destination takes records again", "destination", f.o.Name)
 	}
-	f.failures = 0
-	if len(p.recs) >= f.limit && f.limit < f.o.BatchRecords {
+	f.failures, f.proven = 0, true
+	f.adapt(len(recs))
+	f.status.delivered(recs, time.Now())
+	return f.settle(ctx, recs, delivered)
+}
+
+// slow is an answer that took so long that half as much would be better: whatever else waits, waits behind it.
+const slow = 10 * time.Second
+
+// adapt sets the number of records per request after a success of n.
+func (f *Forwarder) adapt(n int) {
+	took := f.status.lastTook()
+	switch {
+	case took > slow && n > 1 && !f.o.Whole && f.o.Meter == nil: // a meter has its own way to keep requests short
+		f.shrink(min(f.limit, n)/2, 4)
+	case n >= f.limit && f.limit < f.o.BatchRecords:
 		if f.grow--; f.grow <= 0 {
 			f.limit, f.grow = min(f.limit*2, f.o.BatchRecords), f.growEach
 		}
 	}
-	now := time.Now()
-	f.status.delivered(p.recs, now)
-	recs := p.recs
-	f.pop()
-	return f.settle(ctx, recs, delivered)
 }
 
 // shrink sets the number of records per request; it doubles again after so many successes.
@@ -280,6 +310,9 @@ func (f *Forwarder) putQuarantine(ctx context.Context, r Record, reason, detail 
 	if f.out.name != "" {
 		item.Topic = f.out.name
 	}
+	if f.read.lane != nil { // its causes run ahead of those in order
+		item.Topic = "newest"
+	}
 	f.unsynced = true
 	return f.untilStored(ctx, func() error { return f.o.Quarantine.Put(r.Cause, item) })
 }
@@ -331,8 +364,12 @@ func (f *Forwarder) settle(ctx context.Context, recs []Record, to fate) error {
 		}
 		f.unsynced = false
 	}
-	last := f.hand[done-1]
+	last, gone := f.hand[done-1], f.hand[:done]
 	f.hand, f.fate = f.hand[done:], f.fate[done:]
+	if f.read.lane != nil {
+		f.out.ackAhead(gone, n)
+		return nil
+	}
 	var oldest int64
 	if len(f.hand) > 0 {
 		oldest = f.hand[0].Cause.Time
@@ -364,6 +401,10 @@ func (f *Forwarder) wait(ctx context.Context, s State, e *Error, d time.Duration
 		over = t.C
 	}
 	until := time.Now().Add(d)
+	asked := f.asked
+	if f.storing {
+		asked = nil
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -377,8 +418,21 @@ func (f *Forwarder) wait(ctx context.Context, s State, e *Error, d time.Duration
 			if d > 0 {
 				f.rest = until
 			}
+		case <-f.root.press:
+			if !f.wanted() || !f.root.ripe() && !f.root.ripeBelow() {
+				continue
+			}
+			f.recall, f.rest = true, time.Time{}
+			if d > 0 {
+				f.rest = until
+			}
 		case <-f.kick:
 			f.failures = 0
+		case f.todo = <-asked:
+			f.recall, f.rest = true, time.Time{}
+			if d > 0 {
+				f.rest = until
+			}
 		}
 		return nil
 	}

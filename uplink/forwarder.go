@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"log/slog"
 	"math/rand/v2"
 	"time"
@@ -35,12 +36,27 @@ type ForwarderOptions struct {
 	// never made smaller because the way is slow. For sinks that take records one by one, see KindPartial.
 	Whole bool
 
+	// InFlight is how many batches may be under way at once; of one point there is never more than one version among them. 1.
+	InFlight int
+	// NewestFirst lets live records overtake a backlog that is older than overtakeAfter. Only records go that way of which the backlog holds no
+	// earlier version.
+	NewestFirst bool
+	// Meter holds the traffic within bounds; nil: none. The sink's connections must be the meter's.
+	Meter *Meter
+	// Rebuild makes the sink again when the present one does not come back from a Deliver within Patience, or has failed without an answer for
+	// rebuildAfter attempts in a row; nil: never.
+	Rebuild  func() (Sink, error)
+	Patience time.Duration // 2 min, more than any sink's own timeout
+	// Canary checks now and then that what is sent arrives; nil: not.
+	Canary *Canary
+
 	Rand func() float64 // [0, 1), for jitter; nil: the runtime's
 	Log  *slog.Logger   // nil: none
 }
 
-// Forwarder drains one outbox into one sink, one request at a time. Each tier of the outbox is drained in order; the live one
-// takes turns with the deepest that holds anything, so that live data flows while a backlog drains.
+// Forwarder drains one outbox into one sink. Urgent records go first; each tier of the outbox is drained in order, but for a lane that lets
+// live records overtake a long backlog; live records take turns with the deepest tier that holds anything, so that live data flows
+// while a backlog drains.
 type Forwarder struct {
 	o    ForwarderOptions
 	root *Outbox
@@ -49,6 +65,8 @@ type Forwarder struct {
 
 	// Run's own.
 	lanes    []*reader // of the outbox's tiers, the live one first
+	urgent   *reader   // nil: none
+	fresh    *reader   // of live records that overtake older ones; nil: nothing does
 	out      *Outbox   // the tier that the hand is from
 	read     *reader   // its reader
 	backlog  bool      // the last hand was not from the live tier
@@ -57,6 +75,7 @@ type Forwarder struct {
 	stuck    bool      // records could not be merged last time
 	storing  bool      // something is on its way into the quarantine
 	hand     []Record  // read and not acknowledged, in order
+	base     []Record  // the hand as it was read
 	fate     []fate    // what became of each
 	work     []piece   // what is still to be delivered, the next one last
 	limit    int       // records per request at the moment; shrinks when requests fail for their size or slowness
@@ -65,6 +84,18 @@ type Forwarder struct {
 	failures int       // in a row
 	searched int       // requests spent on this hand's refusals
 	unsynced bool      // the quarantine holds items that are not durable yet
+	most     int       // records the hand may hold
+	level    int       // of the ladder: points of the tiers before it wait to be merged, see plan
+	planned  time.Time
+	inflow   inflow
+	wire     float64 // bytes on the wire of one record, lately; 0: not known
+	proven   bool    // something was delivered since Run began
+	tellAt   time.Time
+	asked    chan *purge
+	todo     *purge
+	wedge    time.Duration // wedgedAfter
+	hash     maphash.Seed
+	seen     map[uint64]int
 
 	status statusKeeper
 }
@@ -105,7 +136,10 @@ func NewForwarder(out *Outbox, sink Sink, o ForwarderOptions) (*Forwarder, error
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	f := &Forwarder{o: o, root: out, out: out, sink: sink, kick: make(chan struct{}, 1)}
+	def(&o.InFlight, 1)
+	def(&o.Patience, 2*time.Minute)
+	f := &Forwarder{o: o, root: out, out: out, sink: sink, kick: make(chan struct{}, 1), asked: make(chan *purge), wedge: wedgedAfter,
+		hash: maphash.MakeSeed(), seen: make(map[uint64]int)}
 	f.status.init()
 	return f, nil
 }
@@ -132,8 +166,13 @@ func (f *Forwarder) Run(ctx context.Context) error {
 	defer f.end()
 	defer f.status.set(Idle)
 	for {
+		f.serve()
 		if err := f.degrade(ctx); err != nil {
 			return f.stopped(ctx, err)
+		}
+		f.tellLosses(ctx)
+		if c := f.o.Canary; c != nil && f.failures == 0 {
+			c.turn(ctx)
 		}
 		err := f.fill(ctx)
 		if err != nil && ctx.Err() == nil && !errors.Is(err, seglog.ErrClosed) {
@@ -155,38 +194,71 @@ func (f *Forwarder) Run(ctx context.Context) error {
 
 // deliver works until every record of the hand has found its place, or the hand is wanted back.
 func (f *Forwarder) deliver(ctx context.Context) error {
+	if len(f.hand) == 0 {
+		return nil
+	}
 	if f.failures == 0 {
 		f.status.set(Sending)
 	}
 	f.searched = 0
 	f.work = append(f.work[:0], piece{recs: f.hand})
+	n, before := len(f.hand), int64(0)
+	if m := f.o.Meter; m != nil {
+		before = m.Total()
+	}
+	if err := f.burst(ctx); err != nil {
+		return err
+	}
 	for len(f.work) > 0 && !f.recall {
 		if err := f.step(ctx); err != nil {
 			return err
 		}
 	}
+	if m := f.o.Meter; m != nil && f.failures == 0 && !f.recall {
+		f.weigh(n, m.Total()-before)
+	}
 	return nil
 }
 
 func (f *Forwarder) begin() {
+	f.root.hands.Lock()
 	f.lanes = f.lanes[:0]
 	for _, t := range f.root.tiers {
 		f.lanes = append(f.lanes, t.reader())
 	}
 	f.read, f.out = f.lanes[0], f.root
-	f.hand, f.fate, f.work = nil, nil, nil
+	f.urgent, f.fresh = nil, nil
+	if f.root.urgent != nil {
+		f.urgent = f.root.urgent.reader()
+	}
+	f.proven, f.most = false, f.o.BatchRecords
+	f.hand, f.base, f.fate, f.work = nil, nil, nil, nil
 	f.limit, f.failures, f.unsynced = f.o.BatchRecords, 0, false
 	f.backlog, f.recall, f.rest, f.stuck = false, false, time.Time{}, false
+	f.root.merges.Store(f.root.below != nil)
 }
 
 func (f *Forwarder) end() {
-	for _, r := range f.lanes {
+	f.root.merges.Store(false)
+	defer f.root.hands.Unlock()
+	f.out.dropHand(f.hand)
+	f.hand = nil
+	f.endLane()
+	for _, r := range f.readers() {
 		r.close()
 	}
 }
 
+// readers are all there are but for the lane's.
+func (f *Forwarder) readers() []*reader {
+	if f.urgent == nil {
+		return f.lanes
+	}
+	return append(f.lanes[:len(f.lanes):len(f.lanes)], f.urgent)
+}
+
 func (f *Forwarder) idle() {
-	for _, r := range f.lanes {
+	for _, r := range f.readers() {
 		r.out.idle()
 	}
 }
@@ -201,7 +273,7 @@ func (f *Forwarder) stopped(ctx context.Context, err error) error {
 
 // fill reads the next batch into the empty hand, waiting for its first record.
 func (f *Forwarder) fill(ctx context.Context) error {
-	f.hand, f.fate = f.hand[:0], f.fate[:0]
+	f.hand, f.fate = f.base[:0], f.fate[:0]
 	var linger <-chan time.Time
 	for {
 		if err := ctx.Err(); err != nil {
@@ -214,14 +286,12 @@ func (f *Forwarder) fill(ctx context.Context) error {
 		if err := f.next(n, size); err != nil {
 			return err
 		}
-		full := len(f.hand) >= f.o.BatchRecords || f.read.ahead.Body != nil
+		full := len(f.hand) >= f.most || f.read.ahead.Body != nil
 		if len(f.hand) > 0 && (full || f.o.Linger == 0) {
 			break
 		}
 		if len(f.hand) == 0 {
-			if f.failures == 0 {
-				f.status.set(Idle)
-			}
+			f.resting()
 			f.idle()
 		} else if n == 0 {
 			t := time.NewTimer(f.o.Linger)
@@ -234,11 +304,19 @@ func (f *Forwarder) fill(ctx context.Context) error {
 		case <-f.root.wake:
 			continue
 		case <-linger:
-		case <-f.unfinished():
-			return nil // with an empty hand
+		case f.todo = <-f.asked:
+			f.giveBack()
+			return nil
+		case <-f.look():
+			if len(f.hand) == 0 {
+				return nil
+			}
+			continue
 		}
 		break
 	}
+	f.base = f.hand
+	f.cutHand()
 	f.fate = append(f.fate, make([]fate, len(f.hand))...)
 	return nil
 }

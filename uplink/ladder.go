@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -41,6 +42,10 @@ type tier struct {
 
 	deep    atomic.Int64 // of the root: bytes of the other tiers on disk
 	reserve int64        // of MaxBytes, for a batch that is in two tiers
+
+	hands     sync.Mutex   // of the root: held by the forwarder while it runs, else by who merges
+	merges    atomic.Bool  // of the root: a forwarder runs that can merge
+	fullSince atomic.Int64 // of the root: since when Put waits for a merge, ns; 0: it does not, or there was one
 
 	// The mutex of the outbox guards these.
 	tried  uint64 // records below were read to be delivered; pos.tried runs ahead of it
@@ -165,11 +170,11 @@ func (t *Outbox) unfinished() bool {
 // measure keeps the root's view of the other tiers' size.
 func (b *Outbox) measure() {
 	r := b.root
-	if r == nil || len(r.tiers) < 2 {
+	if r == nil || len(r.all()) < 2 {
 		return
 	}
 	var n int64
-	for _, t := range r.tiers[1:] {
+	for _, t := range r.all()[1:] {
 		n += t.log.DiskBytes()
 	}
 	r.deep.Store(n)
@@ -182,14 +187,52 @@ func (b *Outbox) try() {
 	}
 	b.tried = b.leased
 	if b.tried > b.pos.tried {
-		b.pos.tried = b.tried + min(maxTriedAhead, uint64(b.root.o.MaxBytes>>14))
+		b.pos.tried = b.tried + b.triedAhead()
 		b.save(true) // where it fails it says so, and delivery goes on
 	}
 }
 
+func (b *Outbox) triedAhead() uint64 { return min(maxTriedAhead, uint64(b.root.o.MaxBytes>>14)) }
+
 // pressed tells whether it is time to merge: past 80 % of the bound.
 func (b *Outbox) pressed() bool {
 	return b.below != nil && b.log.DiskBytes()+b.deep.Load() > b.o.MaxBytes/5*4
+}
+
+// mergePatience is how long Put answers ErrFull, and so holds up whoever puts, before it sheds what merging might have saved: a
+// forwarder that is about to merge takes milliseconds, one that waits for an answer takes as long as that.
+const mergePatience = 2 * time.Second
+
+// mergeHere merges a batch in Put's goroutine while no forwarder runs: at the start, when what the journal still holds is put
+// again. The caller holds mu of the live tier, b, which is free meanwhile.
+func (b *Outbox) mergeHere() (did bool, err error) {
+	if b.below == nil || !b.hands.TryLock() {
+		return false, nil
+	}
+	defer b.hands.Unlock()
+	b.mu.Unlock()
+	defer b.mu.Lock()
+	did, err = b.degrade(0)
+	if err != nil {
+		b.o.Log.Error("records cannot be merged into longer windows", "outbox", b.dir, "err", err)
+		return false, nil // shed, rather than stand still
+	}
+	return did, nil
+}
+
+// mergeMakesRoom tells whether to wait for a batch that may be merged, and wakes the forwarder to do so. The caller holds mu of the
+// live tier, b.
+func (b *Outbox) mergeMakesRoom() bool {
+	if b.below == nil || !b.merges.Load() {
+		return false
+	}
+	if !b.ripeLocked() && !b.ripeBelow() && !b.pinned {
+		return false
+	}
+	now := time.Now().UnixNano()
+	b.fullSince.CompareAndSwap(0, now)
+	signal(b.press)
+	return now-b.fullSince.Load() < int64(mergePatience)
 }
 
 // shedDeepest sheds the oldest segment of the deepest tier that has one to spare. The caller holds mu of the live tier, b.
@@ -270,18 +313,24 @@ func (b *Outbox) finish() error {
 	return nil
 }
 
-// degrade merges one batch. did is false when nothing may be merged at the moment. The forwarder's hands must be empty.
-func (b *Outbox) degrade() (did bool, err error) {
+// degrade merges one batch: when the outbox is past its watermark, of the largest tier; else of one before level, which is not sent. did
+// is false when nothing may be merged at the moment. The forwarder's hands must be empty.
+func (b *Outbox) degrade(level int) (did bool, err error) {
 	if err := b.finish(); err != nil {
 		return false, err
 	}
+	pressed := b.pressed()
 	var sources []*Outbox
-	for t := b; t.below != nil; t = t.below {
+	for t := b; t.below != nil && (pressed || len(sources) < level); t = t.below {
 		sources = append(sources, t)
+	}
+	depth := make(map[*Outbox]int)
+	for i, s := range sources {
+		depth[s] = i
 	}
 	slices.SortStableFunc(sources, func(s, t *Outbox) int { return int((t.log.DiskBytes() - s.log.DiskBytes()) >> 10) })
 	for _, s := range sources {
-		if !s.ripe() {
+		if !(pressed && s.ripe()) && !(depth[s] < level && s.due()) {
 			continue
 		}
 		if did, err = s.below.take(); did || err != nil {
@@ -295,7 +344,35 @@ func (b *Outbox) degrade() (did bool, err error) {
 func (b *Outbox) ripe() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.pending() > 0 && b.log.DiskBytes() > b.root.batchBytes() && (b.name != "" || b.oldest < b.held.Time-int64(b.o.Horizon))
+	return b.ripeLocked()
+}
+
+// ripeBelow tells whether a tier below has one.
+func (b *Outbox) ripeBelow() bool {
+	for t := b.below; t != nil && t.below != nil; t = t.below {
+		if t.ripe() {
+			return true
+		}
+	}
+	return false
+}
+
+func (b *Outbox) ripeLocked() bool {
+	return b.pending() > 0 && b.log.DiskBytes() > b.root.batchBytes() && (b.name != "" || b.oldest < b.settled-int64(b.o.Horizon))
+}
+
+// due tells whether the oldest record is old enough for whole windows of the next step to be made.
+func (b *Outbox) due() bool {
+	b.root.mu.Lock()
+	now := b.root.settled
+	b.root.mu.Unlock()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	wait := 2 * b.below.step
+	if b.name == "" {
+		wait += b.o.Horizon
+	}
+	return b.pending() > 0 && b.oldest < max(b.settled, now)-int64(wait)
 }
 
 // batchBytes bounds the records of one batch.
@@ -317,7 +394,8 @@ func (t *Outbox) take() (did bool, err error) {
 			s.shown()
 		}
 	}
-	bt := batch{s: s, t: t, from: s.pos.next, tried: s.pos.tried, triedTime: s.pos.triedTime, newest: s.held.Time}
+	bt := batch{s: s, t: t, from: s.pos.next, tried: s.pos.tried, triedTime: s.pos.triedTime, newest: s.settled,
+		holes: slices.Clone(s.pos.holes), lanes: slices.Clone(s.pos.lanes)}
 	s.unlock()
 	if s.name == "" {
 		bt.horizon = int64(s.o.Horizon)
@@ -342,8 +420,10 @@ type batch struct {
 	from, end uint64
 	tried     uint64
 	triedTime int64
-	newest    int64 // journal time
-	horizon   int64 // 0: there are no corrections
+	newest    int64  // journal time
+	horizon   int64  // 0: there are no corrections
+	holes     []span // these records are accounted for
+	lanes     []lane
 
 	versions map[identity]uint64 // the last record of each point in the batch
 	first    int64               // journal time of the first record
@@ -390,11 +470,20 @@ func (bt *batch) run(again bool) (did bool, err error) {
 // each reads records from the start of the batch on, until f returns false.
 func (bt *batch) each(f func(r Record) bool) error {
 	c := bt.s.log.Cursor(seglog.LSN(bt.from))
-	defer c.Close()
+	defer func() { c.Close() }()
+	holes := bt.holes
 	for {
 		raw, ok, err := c.TryNext()
 		if err != nil || !ok {
 			return err
+		}
+		for len(holes) > 0 && holes[0].to <= uint64(raw.LSN) {
+			holes = holes[1:]
+		}
+		if len(holes) > 0 && holes[0].from <= uint64(raw.LSN) {
+			c.Close()
+			c = bt.s.log.Cursor(seglog.LSN(holes[0].to))
+			continue
 		}
 		r, err := splitRecord(raw)
 		if err != nil {
@@ -498,13 +587,18 @@ func (bt *batch) merge(m *condense.Merger) error {
 		if tried {
 			bt.triedTime = max(bt.triedTime, r.Cause.Time)
 		}
+		for i := range bt.lanes {
+			if l := &bt.lanes[i]; l.has(r.LSN) {
+				tried, l.until = true, max(l.until, r.Cause.Time)
+			}
+		}
 		fate := condense.Kept
 		h, ok := condense.ReadHead(r.Body)
 		if ok && r.Type == TypePoint {
 			if bt.versions[identityOf(h.Identity)] > r.LSN {
 				return true // a later version stands for it
 			}
-			late := bt.horizon > 0 && h.Time+int64(h.Window) <= bt.triedTime
+			late := bt.horizon > 0 && bt.late(h.Time+int64(h.Window))
 			final := bt.s.name != "" && r.Cause.Ordinal < kept
 			if !tried && !late && !final {
 				fate = m.Add(r.Body)
@@ -517,6 +611,16 @@ func (bt *batch) merge(m *condense.Merger) error {
 		return failed == nil
 	})
 	return errors.Join(err, failed)
+}
+
+// late tells whether a window with this end may have been sent already.
+func (bt *batch) late(end int64) bool {
+	for i := range bt.lanes {
+		if l := &bt.lanes[i]; l.since <= end && end <= l.until {
+			return true
+		}
+	}
+	return end <= bt.triedTime
 }
 
 // done moves the source's cursor behind the batch.
@@ -533,6 +637,9 @@ func (bt *batch) done() error {
 		p.acked = bt.last
 	}
 	p.triedTime = max(p.triedTime, bt.triedTime)
+	for i := range p.lanes {
+		p.lanes[i].until = bt.lanes[i].until
+	}
 	p.advance(bt.end)
 	s.leased = p.next
 	s.dirty, s.pinned = true, false
@@ -541,6 +648,7 @@ func (bt *batch) done() error {
 	if err != nil {
 		s.o.Log.Warn("outbox cannot be trimmed", "outbox", s.dir, "err", err)
 	}
+	s.root.fullSince.Store(0)
 	signal(s.root.room)
 	return nil
 }

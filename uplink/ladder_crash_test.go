@@ -23,6 +23,8 @@ type ladderSim struct {
 	outputs []simOutput
 	o       OutboxOptions
 	up      func(n, attempt int) (stores, answers bool)
+	newest  bool // live records overtake the backlog
+	lanes   int  // how often they began to
 
 	out *Outbox
 	q   *Quarantine
@@ -168,7 +170,8 @@ func (s *ladderSim) open() (err error) {
 	if err != nil {
 		return err
 	}
-	s.f, err = NewForwarder(s.out, s, ForwarderOptions{Name: "cloud", Quarantine: s.q, BatchRecords: 7, Rand: func() float64 { return 0 }, MinBackoff: 2, MaxBackoff: 2})
+	s.f, err = NewForwarder(s.out, s, ForwarderOptions{Name: "cloud", Quarantine: s.q, BatchRecords: 7, Rand: func() float64 { return 0 }, MinBackoff: 2, MaxBackoff: 2,
+		NewestFirst: s.newest})
 	if err != nil {
 		return err
 	}
@@ -245,8 +248,12 @@ func (s *ladderSim) round() error {
 		return nil
 	}
 	s.f.hand, s.f.fate = s.f.hand[:0], s.f.fate[:0]
+	before := s.f.fresh
 	if err := s.again(func() error { return s.f.next(0, 0) }); err != nil || len(s.f.hand) == 0 {
 		return err
+	}
+	if s.f.fresh != nil && s.f.fresh != before {
+		s.lanes++
 	}
 	s.f.fate = make([]fate, len(s.f.hand))
 	s.f.work = append(s.f.work[:0], piece{recs: s.f.hand})
@@ -275,6 +282,9 @@ func (s *ladderSim) check(mayShed bool) error {
 	sum := c.Pending + c.Delivered + c.Rejected + c.Degraded
 	for _, n := range c.Shed {
 		sum += n
+	}
+	if n := s.out.Imbalance(); n != 0 {
+		return fmt.Errorf("the counters do not explain %d records of the logs, counters %+v", n, c)
 	}
 	if c.Enqueued != uint64(len(s.outputs)) || sum != c.Enqueued || c.Pending != 0 {
 		return fmt.Errorf("%d were put, counters %+v, tiers %+v", len(s.outputs), c, s.out.Tiers())

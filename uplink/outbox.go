@@ -42,6 +42,8 @@ type OutboxOptions struct {
 	// Horizon, with Degrade, is how long after a point was put a corrected version of it may still be put: the longest window +
 	// grace + lateness of any source. What is younger is not merged.
 	Horizon time.Duration
+	// LiveWindow is the shortest window that is put, 0 for readings: what a forecast begins with, until merging has been measured.
+	LiveWindow time.Duration
 	// Readings tells Degrade what points without a window are; nil: none are readings.
 	Readings condense.Policy
 	// CursorEvery is the least time between two stores of the cursor. 0: after every acknowledgement, as webhooks want
@@ -50,6 +52,8 @@ type OutboxOptions struct {
 	// OnShed is told of every record that will not be delivered and is not in the quarantine. It runs in the goroutine of Put or of the
 	// Forwarder, with no lock held, and must not block.
 	OnShed func(Shed)
+	Losses LossOptions
+	Urgent bool         // keep what PutUrgent gets in a log of its own
 	Log    *slog.Logger // nil: none
 }
 
@@ -62,15 +66,21 @@ type Outbox struct {
 	slots *seglog.Slots
 	wake  chan struct{} // 1: something became visible; more signals merge
 	room  chan struct{} // 1: space was freed; more signals merge
+	press chan struct{} // 1: there is little room left that merging may make; more signals merge
 
 	mu         sync.Mutex
-	held       Cause // of the last record put or known to be delivered
+	held       Cause  // of the last record put or known to be delivered
+	settled    int64  // journal time up to which the pipeline has put all it has to put: of the last record before a Flush
+	putRecords uint64 // since it was opened
+	putBytes   uint64 // of those, on disk
 	skipped    uint64
 	unflushed  int    // bytes put and not yet visible
 	diskBytes  int64  // of the log, without what is unflushed
 	shedTo     uint64 // records below were deleted, delivered or not
 	pos        position
 	leased     uint64 // records below are in the forwarder's hands; never below pos.next
+	laneOpen   bool   // the last lane of pos is the one in use
+	laneMarked uint64 // records of it below are marked as tried on disk
 	ackedBytes int64  // since the last trim
 	trimmedTo  uint64 // pos.next at the last trim
 	savedAt    time.Time
@@ -79,6 +89,10 @@ type Outbox struct {
 	oldest     int64
 	sheds      []Shed // to be told once mu is free
 	closed     bool
+
+	losses  *losses   // of the root
+	urgent  *Outbox   // of the root; nil: none
+	movedAt time.Time // when a record was accounted for last, or began to wait with none before it
 
 	tier
 }
@@ -128,16 +142,23 @@ func OpenOutbox(dir string, o OutboxOptions) (*Outbox, error) {
 		return nil, err
 	}
 	b.root, b.tiers = b, []*Outbox{b}
-	if err := b.openTiers(); err != nil {
-		b.Close()
-		return nil, err
+	if b.losses, err = openLosses(b); err == nil {
+		err = b.openTiers()
 	}
+	if err == nil {
+		err = b.openUrgent()
+	}
+	if err != nil {
+		b.Close()
+		return nil, fmt.Errorf("open outbox %s: %w", dir, err)
+	}
+	b.losses.recover()
 	return b, nil
 }
 
 // openOutbox opens one tier.
 func openOutbox(dir string, o OutboxOptions) (*Outbox, error) {
-	b := &Outbox{o: o, dir: dir, wake: make(chan struct{}, 1), room: make(chan struct{}, 1)}
+	b := &Outbox{o: o, dir: dir, wake: make(chan struct{}, 1), room: make(chan struct{}, 1), press: make(chan struct{}, 1)}
 	if err := b.open(); err != nil {
 		if b.slots != nil {
 			b.slots.Close()
@@ -173,6 +194,7 @@ func (b *Outbox) open() (err error) {
 	if err != nil {
 		return err
 	}
+	b.pos.clip(uint64(b.log.Next()))
 	b.held = b.pos.acked
 	if rec.Last != 0 {
 		c, err := b.causeAt(uint64(rec.Last))
@@ -207,12 +229,31 @@ func (b *Outbox) forgetHand() {
 	if first <= b.pos.next {
 		return
 	}
-	lost := first - b.pos.next - b.pos.inHoles(first)
+	lost := b.pos.cover(b.pos.next, first)
 	b.pos.shed[ShedFull] += lost
-	b.pos.next, b.pos.holes = first, nil
-	b.leased = first
+	b.leased = b.pos.next
 	b.dirty = true
 	b.noteShed(Shed{Count: lost, Reason: ShedFull})
+}
+
+// dropHand is forgetHand for a forwarder that still has the records: those that are gone from the disk are lost, and what they were is
+// known.
+func (b *Outbox) dropHand(hand []Record) {
+	b.mu.Lock()
+	defer b.unlock()
+	first := uint64(b.log.First())
+	t := newTally(&b.o, b.held.Time)
+	for i := range hand {
+		if r := &hand[i]; r.LSN >= b.pos.next && r.LSN < first && !b.pos.accounted(r.LSN) {
+			t.add(r)
+		}
+	}
+	if len(t.bySource) == 0 {
+		return
+	}
+	b.root.losses.begin(b.name, ShedFull, first, t)
+	b.forgetHand()
+	b.root.losses.end(true)
 }
 
 // causeAt reads the head of the first record at or after lsn.
@@ -266,6 +307,9 @@ func (b *Outbox) put(cause Cause, typ byte, body []byte) error {
 				return err
 			}
 		}
+		if b.below != nil && b.pressed() {
+			signal(b.press)
+		}
 	}
 	var head [recordHead]byte
 	binary.LittleEndian.PutUint64(head[:], cause.LSN)
@@ -282,9 +326,11 @@ func (b *Outbox) put(cause Cause, typ byte, body []byte) error {
 		}
 	}
 	if b.pending() == 1 {
-		b.oldest = cause.Time
+		b.oldest, b.movedAt = cause.Time, time.Now()
 	}
 	b.held = cause
+	b.putRecords++
+	b.putBytes += uint64(size)
 	if b.unflushed += size; b.unflushed >= flushBytes {
 		b.flush() // the record stays in memory when this fails, and the next Flush, Sync or Append says so
 	}
@@ -309,6 +355,12 @@ func (b *Outbox) makeRoom() error {
 	if b.o.WhenFull == Refuse {
 		return ErrFull
 	}
+	if did, err := b.mergeHere(); err != nil || did {
+		return err
+	}
+	if b.mergeMakesRoom() {
+		return ErrFull
+	}
 	if freed, err := b.shedDeepest(); err != nil || freed {
 		return err
 	}
@@ -322,7 +374,11 @@ func (b *Outbox) makeRoom() error {
 func (b *Outbox) Flush() error {
 	b.mu.Lock()
 	err := b.flush()
+	b.settled = b.held.Time
 	b.unlock()
+	if b.urgent != nil {
+		err = errors.Join(err, b.urgent.Flush())
+	}
 	if err != nil {
 		return fmt.Errorf("flush outbox %s: %w", b.dir, err)
 	}
@@ -345,6 +401,9 @@ func (b *Outbox) shown() {
 	b.unflushed = 0
 	b.diskBytes = b.log.DiskBytes()
 	signal(b.wake)
+	if b.root != nil && b.root != b && b.name == urgentName {
+		signal(b.root.wake)
+	}
 }
 
 // Sync makes everything put durable, and visible. Call it before a checkpoint that lies behind these causes.
@@ -354,7 +413,11 @@ func (b *Outbox) Sync() error {
 	}
 	b.mu.Lock()
 	b.shown()
+	b.settled = b.held.Time
 	b.unlock()
+	if b.urgent != nil {
+		return b.urgent.Sync()
+	}
 	return nil
 }
 
@@ -387,10 +450,26 @@ type Counters struct {
 
 // Counters returns the conserved counters, kept over restarts.
 func (b *Outbox) Counters() Counters {
+	c := b.own
 	if len(b.tiers) > 1 {
-		return b.sum()
+		c = b.sum
 	}
-	return b.own()
+	n := c()
+	if b.urgent != nil {
+		n.add(b.urgent.own())
+	}
+	return n
+}
+
+func (c *Counters) add(o Counters) {
+	c.Enqueued += o.Enqueued
+	c.Pending += o.Pending
+	c.Delivered += o.Delivered
+	c.Rejected += o.Rejected
+	c.Degraded += o.Degraded
+	for i := range c.Shed {
+		c.Shed[i] += o.Shed[i]
+	}
 }
 
 // own counts this tier's records alone.
@@ -417,7 +496,7 @@ func (b *Outbox) pending() uint64 {
 // Bytes is the outbox's size on disk; OldestTime the journal time of its oldest undelivered record, 0 when there is none;
 // Skipped how many Puts were replays since it was opened; DeviceBytes what was written to its files since.
 func (b *Outbox) Bytes() (n int64) {
-	for _, t := range b.tiers {
+	for _, t := range b.all() {
 		n += t.log.Bytes()
 	}
 	return n
@@ -425,7 +504,7 @@ func (b *Outbox) Bytes() (n int64) {
 
 // DeviceBytes: see Bytes.
 func (b *Outbox) DeviceBytes() (n int64) {
-	for _, t := range b.tiers {
+	for _, t := range b.all() {
 		n += t.log.DeviceBytes()
 	}
 	return n
@@ -433,7 +512,7 @@ func (b *Outbox) DeviceBytes() (n int64) {
 
 // OldestTime: see Bytes.
 func (b *Outbox) OldestTime() (oldest int64) {
-	for _, t := range b.tiers {
+	for _, t := range b.all() {
 		t.mu.Lock()
 		if t.pending() > 0 && (oldest == 0 || t.oldest < oldest) {
 			oldest = t.oldest
@@ -455,12 +534,18 @@ func (b *Outbox) Close() (err error) {
 	for i := len(b.tiers) - 1; i > 0; i-- {
 		err = errors.Join(err, b.tiers[i].Close())
 	}
+	if b.urgent != nil {
+		err = errors.Join(err, b.urgent.Close())
+	}
 	b.mu.Lock()
 	defer b.unlock()
 	if b.closed {
 		return err
 	}
 	b.closed = true
+	if b.losses != nil {
+		err = errors.Join(err, b.losses.slots.Close())
+	}
 	return errors.Join(err, b.save(false), b.log.Close(), b.slots.Close())
 }
 
@@ -476,6 +561,9 @@ func signal(c chan struct{}) {
 func (b *Outbox) unlock() {
 	sheds := b.sheds
 	b.sheds = nil
+	if b.root != nil && b.root.losses != nil && len(sheds) > 0 { // in the order that shedDeepest has, too
+		b.root.losses.reconcile(b.name, &b.pos, b.held.Time)
+	}
 	b.mu.Unlock()
 	if b.o.OnShed == nil {
 		return

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"sluice/gateway/seglog"
@@ -17,10 +18,11 @@ const (
 	ShedFull    ShedReason = iota // the bound on disk was reached
 	ShedExpired                   // older than the destination's retry_for
 	ShedDamaged                   // the disk gave back something else; see seglog.Damage
+	ShedPurged                    // an operator wanted it
 	numShedReasons
 )
 
-var shedNames = [numShedReasons]string{"outbox_full", "expired", "damaged"}
+var shedNames = [numShedReasons]string{"outbox_full", "expired", "damaged", "purged"}
 
 // String is the reason as it stands in metrics and data_gap points.
 func (r ShedReason) String() string { return shedNames[r] }
@@ -34,10 +36,12 @@ type Shed struct {
 
 // position is the cursor together with the counters that must agree with it. It is stored as one value:
 //
-//	version 2 | next | acked LSN, ordinal, time (zigzag) | delivered | rejected | n shed {count} | n holes {from, to - from}
+//	version 3 | next | acked LSN, ordinal, time (zigzag) | delivered | rejected | n shed {count} | n holes {from, to - from}
 //	| degraded | tried | tried time (zigzag)
+//	| n lanes {from, tried - from, since (zigzag), until (zigzag), acked LSN, ordinal, time (zigzag)}
 //
-// all unsigned varints unless said otherwise. Version 1 has no last line. seglog.Slots adds generation and checksum.
+// all unsigned varints unless said otherwise. Version 1 has no third line; it and version 2 count
+// three reasons and have no lanes. seglog.Slots adds generation and checksum.
 type position struct {
 	next      uint64 // the oldest record that is not accounted for
 	acked     Cause  // of the last record that is
@@ -47,13 +51,31 @@ type position struct {
 	degraded  uint64 // merged into records of a deeper tier
 	tried     uint64 // records below may have reached the destination; only where records can be merged
 	triedTime int64  // the latest journal time of those known
-	holes     []span // shed already, behind records that are still in the forwarder's hands; ascending, apart, all above next
+	holes     []span // accounted for ahead of older records: shed, or delivered by a lane; ascending, apart, all above next
+	lanes     []lane // those that next has not passed yet, oldest first
 }
+
+// lane is what was delivered newest first: records from its first on, while older ones wait. Only records go that way of which no earlier version
+// can be among the older ones, see reader.
+type lane struct {
+	from, tried  uint64 // records [from, tried) may have reached the destination
+	since, until int64  // journal time at its beginning, and the latest of a record that it has tried
+	acked        Cause  // of the last record that it has accounted for
+}
+
+// has tells whether the lane may have sent the record.
+func (l *lane) has(lsn uint64) bool { return l.from <= lsn && lsn < l.tried }
+
+// maxLanes bounds how often newer records overtake a backlog that itself has been overtaken, maxHoles what is kept of where they are.
+const (
+	maxLanes = 8
+	maxHoles = 1000
+)
 
 // span is the records [from, to).
 type span struct{ from, to uint64 }
 
-const positionVersion = 2
+const positionVersion = 3
 
 func (p *position) append(b []byte) []byte {
 	b = append(b, positionVersion)
@@ -74,7 +96,19 @@ func (p *position) append(b []byte) []byte {
 	}
 	b = binary.AppendUvarint(b, p.degraded)
 	b = binary.AppendUvarint(b, p.tried)
-	return binary.AppendVarint(b, p.triedTime)
+	b = binary.AppendVarint(b, p.triedTime)
+	b = binary.AppendUvarint(b, uint64(len(p.lanes)))
+	for i := range p.lanes {
+		l := &p.lanes[i]
+		b = binary.AppendUvarint(b, l.from)
+		b = binary.AppendUvarint(b, l.tried-l.from)
+		b = binary.AppendVarint(b, l.since)
+		b = binary.AppendVarint(b, l.until)
+		b = binary.AppendUvarint(b, l.acked.LSN)
+		b = binary.AppendUvarint(b, uint64(l.acked.Ordinal))
+		b = binary.AppendVarint(b, l.acked.Time)
+	}
+	return b
 }
 
 var errPosition = errors.New("cursor is damaged or from a newer version")
@@ -110,10 +144,14 @@ func parsePosition(b []byte) (p position, err error) {
 	p.acked.Ordinal = uint32(ordinal)
 	p.acked.Time = varint()
 	p.delivered, p.rejected = uvarint(), uvarint()
-	if uvarint() != uint64(len(p.shed)) {
+	reasons := uint64(len(p.shed))
+	if version < 3 {
+		reasons = 3
+	}
+	if uvarint() != reasons {
 		return p, errPosition
 	}
-	for i := range p.shed {
+	for i := range p.shed[:reasons] {
 		p.shed[i] = uvarint()
 	}
 	last := p.next
@@ -128,6 +166,19 @@ func parsePosition(b []byte) (p position, err error) {
 	}
 	if version > 1 {
 		p.degraded, p.tried, p.triedTime = uvarint(), uvarint(), varint()
+	}
+	if version > 2 {
+		for range min(uvarint(), uint64(len(b))) {
+			l := lane{from: uvarint()}
+			l.tried = l.from + uvarint()
+			l.since, l.until = varint(), varint()
+			l.acked.LSN, l.acked.Ordinal = uvarint(), uint32(uvarint())
+			l.acked.Time = varint()
+			if l.tried < l.from {
+				return p, errPosition
+			}
+			p.lanes = append(p.lanes, l)
+		}
 	}
 	if bad || len(b) != 0 || p.next == 0 || ordinal > math.MaxUint32 {
 		return p, errPosition
@@ -145,12 +196,77 @@ func (p *position) inHoles(lsn uint64) (n uint64) {
 	return n
 }
 
-// advance moves next to lsn and past any hole that begins there.
+// accounted tells whether record lsn lies in a hole.
+func (p *position) accounted(lsn uint64) bool {
+	for _, h := range p.holes {
+		if lsn < h.from {
+			return false
+		}
+		if lsn < h.to {
+			return true
+		}
+	}
+	return false
+}
+
+// cover accounts for the records [from, to), and tells how many of them were not accounted for yet.
+func (p *position) cover(from, to uint64) (added uint64) {
+	from = max(from, p.next)
+	if from >= to {
+		return 0
+	}
+	added = to - from
+	all := make([]span, 0, len(p.holes)+1)
+	grown := span{from, to}
+	for _, h := range p.holes {
+		if overlap := min(h.to, to); overlap > max(h.from, from) {
+			added -= overlap - max(h.from, from)
+		}
+		switch {
+		case h.to < grown.from:
+			all = append(all, h)
+		case grown.to < h.from:
+			all = append(all, grown)
+			grown = h
+		default:
+			grown.from, grown.to = min(grown.from, h.from), max(grown.to, h.to)
+		}
+	}
+	p.holes = append(all, grown)
+	p.advance(p.next)
+	return added
+}
+
+// advance moves next to lsn and past any hole that begins there. Lanes that it has passed tell no more than it.
 func (p *position) advance(lsn uint64) {
 	p.next = lsn
 	for len(p.holes) > 0 && p.holes[0].from <= p.next {
 		p.next = max(p.next, p.holes[0].to)
 		p.holes = p.holes[1:]
+	}
+	for len(p.lanes) > 0 && p.lanes[0].tried <= p.next && p.lanes[0].from <= p.next {
+		l := &p.lanes[0]
+		if l.acked.After(p.acked) {
+			p.acked = l.acked
+		}
+		p.triedTime = max(p.triedTime, l.until)
+		p.lanes = p.lanes[1:]
+	}
+}
+
+// clip forgets what is said of records from end on, which a power cut took out of the log: they will be put again.
+func (p *position) clip(end uint64) {
+	for n := len(p.holes); n > 0 && p.holes[n-1].to > end; n = len(p.holes) {
+		h := &p.holes[n-1]
+		gone := h.to - max(h.from, end)
+		p.delivered -= min(gone, p.delivered)
+		if h.to = end; h.from >= end {
+			p.holes = p.holes[:n-1]
+		}
+	}
+	for i := range p.lanes {
+		l := &p.lanes[i]
+		l.from, l.tried = min(l.from, end), min(l.tried, end)
 	}
 }
 
@@ -179,6 +295,7 @@ func (b *Outbox) ack(last uint64, c Cause, n outcome, bytes int, oldest int64) e
 	p.acked = c
 	p.triedTime = max(p.triedTime, c.Time)
 	p.advance(last + 1)
+	b.movedAt = time.Now()
 	b.leased = max(b.leased, p.next)
 	b.dirty = true
 	if oldest == 0 {
@@ -194,6 +311,42 @@ func (b *Outbox) ack(last uint64, c Cause, n outcome, bytes int, oldest int64) e
 	return nil
 }
 
+// ackAhead accounts for records that a lane has delivered, or otherwise done with, ahead of older ones. What was shed meanwhile stays counted
+// as that.
+func (b *Outbox) ackAhead(recs []Record, n outcome) {
+	b.mu.Lock()
+	defer b.unlock()
+	p := &b.pos
+	last := recs[len(recs)-1].Cause
+	if b.laneOpen && len(p.lanes) > 0 {
+		l := &p.lanes[len(p.lanes)-1]
+		l.acked, l.until = last, max(l.until, last.Time)
+	}
+	var added uint64
+	for i := 0; i < len(recs); {
+		from := recs[i].LSN
+		to := from + 1
+		for i++; i < len(recs) && recs[i].LSN == to; i++ {
+			to++
+		}
+		added += p.cover(from, to)
+	}
+	shed := n.delivered + n.rejected + n.expired - added
+	for _, k := range []*uint64{&n.delivered, &n.expired, &n.rejected} {
+		less := min(shed, *k)
+		*k, shed = *k-less, shed-less
+	}
+	p.delivered += n.delivered
+	p.rejected += n.rejected
+	p.shed[ShedExpired] += n.expired
+	b.noteShed(Shed{Count: n.expired, From: last.Time, To: last.Time, Reason: ShedExpired})
+	b.leased = max(b.leased, p.next)
+	b.dirty = true
+	if time.Since(b.savedAt) >= b.o.CursorEvery {
+		b.save(false)
+	}
+}
+
 // idle stores a cursor that is behind, when the forwarder has nothing to do.
 func (b *Outbox) idle() {
 	b.mu.Lock()
@@ -206,7 +359,16 @@ func (b *Outbox) save(sync bool) error {
 	if !b.dirty && !sync {
 		return nil
 	}
-	err := b.slots.Store(b.pos.append(nil), sync)
+	p := b.pos
+	if b.below != nil && b.laneOpen && len(p.lanes) > 0 {
+		p.lanes = slices.Clone(p.lanes)
+		l := &p.lanes[len(p.lanes)-1]
+		if !b.pinned { // a batch that is made again must find what it found
+			l.tried += b.triedAhead()
+		}
+		b.laneMarked = l.tried
+	}
+	err := b.slots.Store(p.append(nil), sync)
 	if err != nil {
 		if b.storeErr == nil {
 			b.o.Log.Error("cursor cannot be stored: a restart would deliver again", "outbox", b.dir, "err", err)
@@ -245,15 +407,27 @@ func (b *Outbox) shedOldest() error {
 	// What was delivered is known as that: the cursor has not moved since it was synced by trim, see makeRoom. What was put is
 	// known from what stays: the first record of every segment is synced before the segment has a name.
 	first := uint64(b.log.First())
+	to, ok := b.log.Second()
+	if !ok {
+		return ErrFull // one segment only
+	}
 	c, err := b.causeAt(first)
 	if err != nil {
 		return err
 	}
-	if err := b.log.TrimTo(b.log.Bytes()-1, b.log.Next()); err != nil {
+	lost, err := b.tallyRange(max(b.leased, b.pos.next), uint64(to))
+	if err != nil {
+		return err
+	}
+	b.root.losses.begin(b.name, ShedFull, uint64(to), lost)
+	err = b.log.TrimTo(b.log.Bytes()-1, b.log.Next())
+	gone := uint64(b.log.First()) > first
+	b.root.losses.end(gone)
+	if err != nil {
 		return fmt.Errorf("trim: %w", err)
 	}
-	if uint64(b.log.First()) == first {
-		return ErrFull // one segment only
+	if !gone {
+		return ErrFull
 	}
 	b.shedTo = uint64(b.log.First())
 	b.diskBytes = b.log.DiskBytes()
@@ -265,22 +439,13 @@ func (b *Outbox) shedOldest() error {
 // settle counts what was shed and is not in the forwarder's hands. from is the time of the oldest.
 func (b *Outbox) settle(from int64) {
 	first := b.shedTo
-	start := max(b.leased, b.pos.next)
-	if n := len(b.pos.holes); n > 0 {
-		start = max(start, b.pos.holes[n-1].to)
-	}
-	if first <= start {
+	n := b.pos.cover(b.leased, first)
+	if n == 0 {
 		return
 	}
-	b.pos.shed[ShedFull] += first - start
+	b.pos.shed[ShedFull] += n
 	b.dirty = true
-	if n := len(b.pos.holes); n > 0 && b.pos.holes[n-1].to == start {
-		b.pos.holes[n-1].to = first
-	} else {
-		b.pos.holes = append(b.pos.holes, span{start, first})
-	}
-	b.pos.advance(b.pos.next)
-	s := Shed{Count: first - start, From: from, Reason: ShedFull}
+	s := Shed{Count: n, From: from, Reason: ShedFull}
 	if c, err := b.causeAt(first); err == nil {
 		s.To = c.Time
 		if b.pos.next == first {

@@ -5,13 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
-	"slices"
 	"sync"
 
 	"sluice/gateway/seglog"
 	"sluice/gateway/seglog/fsys"
-	"sluice/gateway/telemetry"
 )
 
 // Stage says where something was refused.
@@ -28,6 +25,7 @@ type Item struct {
 	ID      uint64 // in its quarantine, from 1, growing; set by Put
 	Cause   Cause  // the journal record it came from, without its time; set by Put
 	Time    int64  // when it was refused, ns since the Unix epoch
+	Bytes   int    // on disk, about; set by the quarantine
 	Stage   Stage
 	Reason  string // a word from a small set, as in sluice_quarantined_total
 	Detail  string // the server's or the decoder's words
@@ -37,6 +35,7 @@ type Item struct {
 	Payload []byte // the message's payload, or the record's body
 	Points  string // the record as the destination would have seen it, for people
 	Count   uint64 // readings or records this item stands for
+	Retry   []byte // what else the pipeline needs to try a message again; nil of items from before that was kept
 }
 
 // QuarantineOptions configure OpenQuarantine; zero values are defaults.
@@ -47,7 +46,8 @@ type QuarantineOptions struct {
 }
 
 // Quarantine is a bounded durable store of refused items. Several producers may share it: the pipeline, and the forwarder of each
-// destination; the causes of each grow. Everything is safe for concurrent use.
+// destination; the causes of each grow. Items leave it when they are put back on their way, when an operator deletes them, and, the
+// oldest first, when the bound is reached; the latter two are losses, and listed. Everything is safe for concurrent use.
 type Quarantine struct {
 	o            QuarantineOptions
 	dir          string
@@ -56,25 +56,31 @@ type Quarantine struct {
 	slots        *seglog.Slots
 
 	mu        sync.Mutex
-	held      map[string]Cause // the latest of each producer
-	stored    seglog.LSN       // held in slots covers the log up to here
+	state     quarantineState
+	stored    seglog.LSN // the state in slots covers the log up to here
 	skipped   uint64
 	unflushed int
 	diskBytes int64
 	buf       []byte
+
+	index quarantineIndex // guards itself; its lock is taken after mu
 }
 
-// Types of quarantine records: of an item that has a cause, and of one that has none.
+// Types of quarantine records: an item that has a cause, and one that has none; removals with and without.
 const (
-	quarantineCaused byte = 1
-	quarantineFree   byte = 2
+	quarantineCaused  byte = 1
+	quarantineFree    byte = 2
+	quarantineTaken   byte = 3
+	quarantineDeleted byte = 4
 )
+
+const pipelineProducer = "pipeline"
 
 // producer is who put an item: causes grow per producer. The tiers of an outbox number their records each for itself.
 func (it *Item) producer() string {
 	switch {
 	case it.Stage != StageSink:
-		return "pipeline"
+		return pipelineProducer
 	case it.Topic != "":
 		return "sink/" + it.Source + "/" + it.Topic
 	}
@@ -91,7 +97,8 @@ func OpenQuarantine(dir string, o QuarantineOptions) (*Quarantine, error) {
 	if o.FS == nil {
 		o.FS = fsys.OS{}
 	}
-	q := &Quarantine{o: o, dir: dir, segmentBytes: min(o.MaxBytes/8, 16<<20), held: make(map[string]Cause)}
+	q := &Quarantine{o: o, dir: dir, segmentBytes: min(o.MaxBytes/8, 16<<20), state: newQuarantineState()}
+	q.index.init()
 	if err := q.open(); err != nil {
 		if q.slots != nil {
 			q.slots.Close()
@@ -116,7 +123,7 @@ func (q *Quarantine) open() (err error) {
 		return err
 	}
 	if value != nil {
-		if err := q.parseHeld(value); err != nil {
+		if q.stored, err = q.state.parse(value); err != nil {
 			return err
 		}
 	}
@@ -125,48 +132,23 @@ func (q *Quarantine) open() (err error) {
 	if err != nil {
 		return err
 	}
+	if err := q.log.TrimBefore(q.state.droppedTo); err != nil { // counted as dropped before a crash
+		return err
+	}
 	q.diskBytes = q.log.DiskBytes()
-	return q.Each(uint64(q.stored)+1, func(it Item) bool {
-		if p := it.producer(); it.Cause.After(q.held[p]) {
-			q.held[p] = it.Cause
-		}
+	return q.each(uint64(q.stored)+1, func(r seglog.Record) bool {
+		q.state.follow(r)
 		return true
 	})
 }
 
-// storeHeld writes down which causes are held, once they are durable in the log: at open only what follows is read.
-//
-//	version 1 | LSN | n {producer, cause LSN, ordinal}: unsigned varints, strings with their length before them
-func (q *Quarantine) storeHeld() error {
+// storeState writes the state down: at open only what follows is read. The caller has committed everything and holds mu.
+func (q *Quarantine) storeState() error {
 	upTo := q.log.Durable()
-	b := binary.AppendUvarint([]byte{1}, uint64(upTo))
-	b = binary.AppendUvarint(b, uint64(len(q.held)))
-	for _, p := range slices.Sorted(maps.Keys(q.held)) {
-		b = binary.AppendUvarint(b, uint64(len(p)))
-		b = append(b, p...)
-		b = binary.AppendUvarint(b, q.held[p].LSN)
-		b = binary.AppendUvarint(b, uint64(q.held[p].Ordinal))
-	}
-	if err := q.slots.Store(b, true); err != nil {
+	if err := q.slots.Store(q.state.append(upTo), true); err != nil {
 		return err
 	}
 	q.stored = upTo
-	return nil
-}
-
-func (q *Quarantine) parseHeld(b []byte) error {
-	d := telemetry.NewDecoder(b)
-	if d.Byte() != 1 {
-		return errItem
-	}
-	q.stored = seglog.LSN(d.Uvarint())
-	for range min(d.Uvarint(), uint64(len(b))) {
-		p := d.String()
-		q.held[p] = Cause{LSN: d.Uvarint(), Ordinal: uint32(d.Uvarint())}
-	}
-	if d.Err() != nil || len(d.Rest()) != 0 {
-		return errItem
-	}
 	return nil
 }
 
@@ -190,34 +172,41 @@ func (q *Quarantine) put(cause Cause, it *Item) error {
 	typ, from := quarantineFree, ""
 	if cause.LSN != 0 {
 		typ, from = quarantineCaused, it.producer()
-		if !cause.After(q.held[from]) {
-			q.skipped++
-			return nil
-		}
 	}
+	q.begin(cause)
+	q.buf = it.append(q.buf)
+	return q.record(typ, from, cause, it.Time)
+}
+
+// begin puts the cause at the start of buf.
+func (q *Quarantine) begin(cause Cause) {
 	q.buf = binary.LittleEndian.AppendUint64(q.buf[:0], cause.LSN)
 	q.buf = binary.LittleEndian.AppendUint32(q.buf, cause.Ordinal)
-	q.buf = it.append(q.buf)
+}
+
+// record appends buf to the log, unless the producer from has put it before.
+func (q *Quarantine) record(typ byte, from string, cause Cause, t int64) error {
+	if from != "" && !cause.After(q.state.held[from]) {
+		q.skipped++
+		return nil
+	}
 	size := len(q.buf) + recordOnDisk - recordHead
 	for q.diskBytes+int64(q.unflushed+size)+segmentHead > q.o.MaxBytes && q.log.Segments() > 1 {
-		if err := q.dropOldest(); err != nil {
+		if err := q.dropOldest(t); err != nil {
 			return err
 		}
 	}
-	if _, err := q.log.Append(typ, it.Time, q.buf); err != nil {
-		if !errors.Is(err, seglog.ErrFull) {
-			return err
-		}
+	lsn, err := q.log.Append(typ, t, q.buf)
+	if errors.Is(err, seglog.ErrFull) {
 		if err := q.flush(); err != nil {
 			return err
 		}
-		if _, err := q.log.Append(typ, it.Time, q.buf); err != nil {
-			return asFull(err)
-		}
+		lsn, err = q.log.Append(typ, t, q.buf)
 	}
-	if typ == quarantineCaused {
-		q.held[from] = Cause{LSN: cause.LSN, Ordinal: cause.Ordinal}
+	if err != nil {
+		return asFull(err)
 	}
+	q.state.follow(seglog.Record{LSN: lsn, Type: typ, Time: t, Body: q.buf})
 	if q.unflushed += size; q.unflushed >= flushBytes {
 		q.flush() // kept in memory when it fails; Sync says so
 	}
@@ -236,16 +225,36 @@ func (q *Quarantine) flush() error {
 	return nil
 }
 
-// dropOldest deletes the oldest segment, once it is written down elsewhere which causes were in it.
-func (q *Quarantine) dropOldest() error {
-	if err := q.sync(true); err != nil {
+// dropOldest deletes the oldest segment, once it is written down elsewhere which causes were in it, and what is lost.
+func (q *Quarantine) dropOldest(now int64) error {
+	if err := q.commit(); err != nil {
 		return err
 	}
-	first := q.log.First()
-	if err := q.log.TrimTo(q.log.Bytes()-1, q.log.Next()); err != nil {
+	to, ok := q.log.Second()
+	if !ok {
+		return nil
+	}
+	lost, err := q.index.countKept(q, uint64(to))
+	if err != nil {
 		return err
 	}
-	q.o.Log.Warn("quarantine is full: its oldest items are dropped", "quarantine", q.dir, "items", uint64(q.log.First()-first))
+	items := uint64(0)
+	for i := range lost {
+		lost[i].Noted = now
+		items += lost[i].items
+		q.state.lose(lost[i])
+	}
+	q.state.droppedTo = to
+	if err := q.storeState(); err != nil {
+		return err
+	}
+	if err := q.log.TrimBefore(to); err != nil {
+		return err
+	}
+	if items > 0 {
+		q.o.Log.Warn("quarantine is full: its oldest items are dropped", "quarantine", q.dir, "items", items)
+	}
+	q.index.dropped()
 	q.diskBytes = q.log.DiskBytes()
 	return nil
 }
@@ -264,85 +273,43 @@ func (q *Quarantine) Flush() error {
 func (q *Quarantine) Sync() error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if err := q.sync(false); err != nil {
+	if err := q.sync(); err != nil {
 		return fmt.Errorf("sync quarantine %s: %w", q.dir, err)
 	}
 	return nil
 }
 
-func (q *Quarantine) sync(held bool) error {
+func (q *Quarantine) sync() error {
+	if err := q.commit(); err != nil {
+		return err
+	}
+	if q.log.Durable()-q.stored > stateEvery {
+		return q.storeState()
+	}
+	return nil
+}
+
+func (q *Quarantine) commit() error {
 	if err := q.log.Commit(); err != nil {
 		return asFull(err)
 	}
 	q.unflushed = 0
 	q.diskBytes = q.log.DiskBytes()
-	if held || q.log.Durable()-q.stored > heldEvery {
-		return q.storeHeld()
-	}
 	return nil
 }
 
-// heldEvery items the held causes are written down, so that opening reads no more than that.
-const heldEvery = 10000
+// stateEvery records the state is written down, so that opening reads no more than that.
+const stateEvery = 10000
 
-// QuarantineStats is what a quarantine amounts to, over its whole life: Put = Kept + Dropped.
-type QuarantineStats struct {
-	Put, Kept, Dropped uint64
-	Skipped            uint64 // puts that were replays, since it was opened
-	Bytes              int64
-}
-
-// Stats returns the counts.
-func (q *Quarantine) Stats() QuarantineStats {
-	q.mu.Lock()
-	skipped := q.skipped
-	q.mu.Unlock()
-	next, first := uint64(q.log.Next()), uint64(q.log.First())
-	if q.log.Segments() == 0 {
-		first = 1
-	}
-	return QuarantineStats{Put: next - 1, Kept: next - first, Dropped: first - 1, Skipped: skipped, Bytes: q.log.Bytes()}
-}
-
-// Get returns an item by its id; ok is false when it is not held (any more).
-func (q *Quarantine) Get(id uint64) (it Item, ok bool, err error) {
-	err = q.each(id, func(r seglog.Record) bool {
-		if uint64(r.LSN) == id {
-			it, err = parseItem(r)
-			ok = err == nil
-		}
-		return false
-	})
-	return it, ok, err
-}
-
-// List returns up to limit items with ids below before, the newest first; before 0 starts at the newest.
-func (q *Quarantine) List(before uint64, limit int) ([]Item, error) {
-	first, end := uint64(q.log.First()), uint64(q.log.Visible())+1
-	if before > 0 {
-		end = min(end, before)
-	}
-	if limit <= 0 || end <= first {
-		return nil, nil
-	}
-	from := max(first, end-min(end, uint64(limit)))
-	var items []Item
-	err := q.Each(from, func(it Item) bool {
-		if it.ID >= end {
-			return false
-		}
-		items = append(items, it)
-		return true
-	})
-	for i, j := 0, len(items)-1; i < j; i, j = i+1, j-1 {
-		items[i], items[j] = items[j], items[i]
-	}
-	return items, err
-}
-
-// Each calls f for every item from id on, the oldest first, until f returns false. A damaged item is passed over.
+// Each calls f for every item from id on, the oldest first, until f returns false. A damaged item, and one that was removed, is passed over.
 func (q *Quarantine) Each(from uint64, f func(Item) bool) error {
+	if err := q.index.follow(q); err != nil {
+		return err
+	}
 	return q.each(from, func(r seglog.Record) bool {
+		if r.Type > quarantineFree || q.index.isRemoved(uint64(r.LSN)) {
+			return true
+		}
 		it, err := parseItem(r)
 		return err != nil || f(it)
 	})
@@ -364,48 +331,3 @@ func (q *Quarantine) each(from uint64, f func(seglog.Record) bool) error {
 
 // Close commits and closes the files.
 func (q *Quarantine) Close() error { return errors.Join(q.log.Close(), q.slots.Close()) }
-
-// An item on disk, behind the 12 bytes of its cause, all integers unsigned varints unless said otherwise:
-//
-//	version 1 | stage | reason | detail | source | topic | type (byte) | payload | points | count
-//	strings and bytes: length, then the bytes. Id and time are the log record's.
-const itemVersion = 1
-
-func (it *Item) append(b []byte) []byte {
-	b = append(b, itemVersion)
-	for _, s := range [...]string{string(it.Stage), it.Reason, it.Detail, it.Source, it.Topic} {
-		b = binary.AppendUvarint(b, uint64(len(s)))
-		b = append(b, s...)
-	}
-	b = append(b, it.Type)
-	b = binary.AppendUvarint(b, uint64(len(it.Payload)))
-	b = append(b, it.Payload...)
-	b = binary.AppendUvarint(b, uint64(len(it.Points)))
-	b = append(b, it.Points...)
-	return binary.AppendUvarint(b, it.Count)
-}
-
-var errItem = errors.New("quarantine item is damaged or from a newer version")
-
-func parseItem(r seglog.Record) (Item, error) {
-	if len(r.Body) < recordHead {
-		return Item{}, errItem
-	}
-	it := Item{ID: uint64(r.LSN), Time: r.Time}
-	if r.Type == quarantineCaused {
-		it.Cause = causeOf(r)
-	}
-	d := telemetry.NewDecoder(r.Body[recordHead:])
-	if d.Byte() != itemVersion {
-		return Item{}, errItem
-	}
-	it.Stage, it.Reason, it.Detail, it.Source, it.Topic = Stage(d.String()), d.String(), d.String(), d.String(), d.String()
-	it.Type = d.Byte()
-	it.Payload = append([]byte(nil), d.Bytes()...)
-	it.Points = d.String()
-	it.Count = d.Uvarint()
-	if d.Err() != nil || len(d.Rest()) != 0 {
-		return Item{}, errItem
-	}
-	return it, nil
-}

@@ -15,9 +15,10 @@ const (
 	BackingOff               // the destination or the way there is in trouble; tried again by itself
 	ConfigError              // someone must act: credentials, address, a portal in between
 	Disabled                 // the destination asked not to be called again
+	Paused                   // the bounds on traffic let nothing but alerts go
 )
 
-var stateNames = [...]string{"idle", "sending", "backing_off", "config_error", "disabled"}
+var stateNames = [...]string{"idle", "sending", "backing_off", "config_error", "disabled", "paused"}
 
 // String is the state as it stands in the API.
 func (s State) String() string { return stateNames[s] }
@@ -62,6 +63,41 @@ type Status struct {
 	EndToEnd    Histogram
 	Requests    time.Duration // spent waiting for answers, since start
 	Tiers       []TierStatus  // the live records and those merged into longer windows
+
+	MaxBytes    int64            // the outbox's bound; 0: none but the disk
+	WhenFull    WhenFull         // what happens there
+	HeadMovedAt time.Time        // when the oldest record last left, or began to wait with nothing before it; zero: nothing ever did
+	InFlight    int              // requests under way
+	Batch       int              // records in one request at the moment
+	Rebuilds    uint64           // times the sink was torn down because it made no progress, since start
+	Bandwidth   *BandwidthStatus // nil: no bound is configured
+	Forecast    Forecast
+	Canary      *CanaryStatus // nil: none is configured
+	Losses      LossTotals    // what was shed, in the log of losses; see Outbox.Losses
+}
+
+// BandwidthStatus is what a destination's bounds on traffic are and how much of them is used. Bytes are those of its connections, TLS
+// included, in both directions; 0 bounds are none.
+type BandwidthStatus struct {
+	BytesPerSecond, BytesPerDay, BytesPerMonth int64
+	SentToday, SentThisMonth                   int64
+	Quiet                                      bool      // quiet hours: nothing but alerts goes
+	QuietUntil                                 time.Time // while Quiet
+	Level                                      int       // only points merged by so many steps of the ladder are sent, so that the budget holds; 0: all
+	PausedReason                               string    // why nothing but alerts is sent: "", quiet_hours, day_budget or month_budget
+	PausedUntil                                time.Time // while PausedReason
+}
+
+// CanaryStatus is the end-to-end check of a destination.
+type CanaryStatus struct {
+	LastSeen  time.Time // of the newest canary point that was confirmed; zero: none yet
+	LastError string    // why the last one was not
+	ReadBack  bool      // it was read back; else only the write was confirmed
+}
+
+// LossTotals counts what the log of losses holds.
+type LossTotals struct {
+	Points, Readings uint64
 }
 
 // rateWindow is the time constant of the delivery rate.
@@ -73,6 +109,10 @@ type statusKeeper struct {
 	s      Status
 	recent float64 // deliveries, each fading with rateWindow
 	at     time.Time
+	took   time.Duration // the last attempt
+	inflow inflow
+	limit  int
+	level  int
 }
 
 func (k *statusKeeper) init() {
@@ -90,11 +130,32 @@ func (k *statusKeeper) set(s State) {
 	k.s.NextAttempt = time.Time{}
 }
 
+// flying counts requests under way.
+func (k *statusKeeper) flying(n int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.s.InFlight += n
+}
+
+func (k *statusKeeper) rebuilt() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.s.Rebuilds++
+}
+
+// lastTook is how long the last attempt took.
+func (k *statusKeeper) lastTook() time.Duration {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.took
+}
+
 func (k *statusKeeper) attempt(outcome string, took time.Duration) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.s.Attempts[outcome]++
 	k.s.Requests += took
+	k.took = took
 }
 
 func (k *statusKeeper) delivered(recs []Record, now time.Time) {
@@ -152,6 +213,7 @@ func (f *Forwarder) Status() Status {
 	s.Rate = f.status.recent / rateWindow.Seconds()
 	f.status.mu.Unlock()
 
+	f.fillIn(&s)
 	s.Name = f.o.Name
 	s.Counters = f.root.Counters()
 	s.Bytes = f.root.Bytes()
@@ -162,4 +224,45 @@ func (f *Forwarder) Status() Status {
 		s.ETA = time.Duration(min(float64(s.Pending)/s.Rate, 1e9) * float64(time.Second))
 	}
 	return s
+}
+
+// fillIn adds what is not counted in passing.
+func (f *Forwarder) fillIn(s *Status) {
+	now := time.Now()
+	s.MaxBytes, s.WhenFull = f.root.o.MaxBytes, f.root.o.WhenFull
+	for _, t := range f.root.all() {
+		t.mu.Lock()
+		if t.movedAt.After(s.HeadMovedAt) {
+			s.HeadMovedAt = t.movedAt
+		}
+		t.mu.Unlock()
+	}
+	_, s.Losses = f.root.Losses()
+	put, bytes := f.root.inflowNow()
+	f.status.mu.Lock()
+	f.status.inflow.sample(now, put, bytes)
+	_, perSecond, measured := f.status.inflow.rates()
+	s.Batch = f.status.limit
+	level := f.status.level
+	f.status.mu.Unlock()
+	if m := f.o.Meter; m != nil {
+		s.Bandwidth = m.Status(now)
+		s.Bandwidth.Level = level
+	}
+	if c := f.o.Canary; c != nil {
+		s.Canary = c.status()
+	}
+	in := ForecastInput{BytesPerDayIn: perSecond * 86400, MeasuredOver: measured, MaxBytes: s.MaxBytes, Used: f.root.Bytes(), WhenFull: s.WhenFull}
+	_, in.Shrink, in.Steps = f.root.shrinks()
+	if n := len(in.Shrink); n > 0 {
+		in.Shrink = in.Shrink[1:]
+	}
+	s.Forecast = NewForecast(in)
+}
+
+// inflowNow is what was put since the outbox was opened.
+func (b *Outbox) inflowNow() (records, bytes uint64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.putRecords, b.putBytes
 }

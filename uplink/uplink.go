@@ -1,12 +1,16 @@
 // Package uplink takes what the pipeline puts out - points and notifications - to its destinations: a durable Outbox for
-// each destination, a Forwarder that drains it in order through a Sink, and a Quarantine for what was refused.
+// each destination, a Forwarder that drains it through a Sink, and a Quarantine for what was refused.
 //
 // Nothing leaves an Outbox before the destination has said that it holds it, or before it stands in the Quarantine, or in the
-// counters with the reason why not: enqueued = delivered + pending + rejected + degraded + shed holds at every moment and over
-// restarts. Degraded are those merged into longer windows when the disk's bound came near, see ladder.go. One request is in flight per destination, so a correction is never overtaken by the version it replaces.
+// counters and the log of losses with the reason why not: enqueued = delivered + pending + rejected + degraded + shed holds at every moment and over
+// restarts. Degraded are those merged into longer windows when the disk's bound or the budget of bytes came near, see ladder.go and plan.go.
 //
-// The package never decodes what it carries (sinks do, and package condense, which merges points), never reads a clock to decide what is delivered, and knows neither rules nor
-// MQTT. It starts no goroutines: the program runs each Forwarder's Run.
+// Urgent records go first, then live ones, then what waits. Several requests may be under way, and live records may overtake a
+// backlog, but a correction is never overtaken by the version it replaces, see inflight.go and read.go.
+//
+// The package never decodes what it carries but to merge, count and order points, and knows neither rules nor MQTT. What is merged, shed or
+// overtakes depends on journal times alone; a clock decides only when something is tried and what a day's budget is. The program runs
+// each Forwarder's Run, which starts a goroutine for each request and waits for it, unless a sink does not come back: that one is left behind.
 package uplink
 
 import "context"
@@ -29,6 +33,7 @@ func (c Cause) After(d Cause) bool {
 const (
 	TypePoint        byte = 1 // telemetry.MarshalPoint
 	TypeNotification byte = 2 // webhook.Notification.Marshal
+	TypeTypedPoint   byte = 3 // MarshalTyped: a point for a store that holds its fields as another type
 )
 
 // Record is one output on its way to a destination.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"net/url"
 	"sync"
 	"time"
 
@@ -41,6 +43,9 @@ func dial(ctx context.Context, c *Config) (*connection, error) {
 		SetAutoReconnect(false).SetConnectRetry(false).SetConnectTimeout(min(10*time.Second, c.Timeout)).
 		SetWriteTimeout(writeTimeout).SetKeepAlive(30 * time.Second).SetPingTimeout(10 * time.Second).SetOrderMatters(false).
 		SetConnectionLostHandler(func(_ mqtt.Client, err error) { n.lose(err) })
+	if c.Wrap != nil {
+		o.SetCustomOpenConnectionFn(func(u *url.URL, o mqtt.ClientOptions) (net.Conn, error) { return openWrapped(ctx, u, &o, c.Wrap) })
+	}
 	n.client = mqtt.NewClient(o)
 	t := n.client.Connect()
 	select {

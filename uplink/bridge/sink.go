@@ -32,11 +32,12 @@ type Config struct {
 	Topic           string // with labels: edge/{site}/{device}
 	ClientID        string // this destination's own: two clients of one name throw each other out
 	Username        string
-	Password        string        // never shown in errors or logs
-	TLS             *tls.Config   // nil: the system's roots, TLS 1.2 or later
-	Timeout         time.Duration // 30 s without an acknowledgement end a Deliver
-	MaxMessageBytes int           // 128 KiB: what the large cloud brokers take
-	InFlight        int           // 100: unacknowledged messages; some brokers close the connection beyond that
+	Password        string                  // never shown in errors or logs
+	TLS             *tls.Config             // nil: the system's roots, TLS 1.2 or later
+	Timeout         time.Duration           // 30 s without an acknowledgement end a Deliver
+	MaxMessageBytes int                     // 128 KiB: what the large cloud brokers take
+	InFlight        int                     // 100: unacknowledged messages; some brokers close the connection beyond that
+	Wrap            func(net.Conn) net.Conn // what every connection goes through, below TLS; nil: nothing
 }
 
 // Sink is one broker. Deliver may be called by several goroutines; they take turns.

@@ -257,6 +257,14 @@ func TestSink_ChecksTheBrokersCertificate(t *testing.T) {
 	}
 	in.wait(t, 3)
 	kind(t, sinkFor(t, url, func(c *Config) { c.ClientID = "other" }).Deliver(t.Context(), streamtest.Records(0, 3)), uplink.KindConfig, "certificate")
+
+	var n streamtest.Wire
+	wrapped := sinkFor(t, url, func(c *Config) { c.TLS, c.Wrap, c.ClientID = &tls.Config{RootCAs: roots}, n.Wrap, "wrapped" })
+	if err := wrapped.Deliver(t.Context(), streamtest.Records(3, 6)); err != nil || n.Bytes() < 2000 {
+		t.Errorf("with a wrapped connection: %v after %d bytes, want a handshake's worth and more", err, n.Bytes())
+	}
+	in.wait(t, 6)
+	kind(t, sinkFor(t, url, func(c *Config) { c.ClientID, c.Wrap = "other", n.Wrap }).Deliver(t.Context(), streamtest.Records(0, 3)), uplink.KindConfig, "certificate")
 }
 
 func TestSink_SpeaksWebSocket(t *testing.T) {
@@ -276,6 +284,12 @@ func TestSink_SpeaksWebSocket(t *testing.T) {
 	s := sinkFor(t, fmt.Sprintf("ws://127.0.0.1:%d/mqtt", port), nil)
 	streamtest.Eventually(t, 5*time.Second, "delivered", func() bool { return s.Deliver(t.Context(), streamtest.Records(0, 30)) == nil })
 	in.wait(t, 30)
+	var n streamtest.Wire
+	wrapped := sinkFor(t, fmt.Sprintf("ws://127.0.0.1:%d/mqtt", port), func(c *Config) { c.Wrap, c.ClientID = n.Wrap, "wrapped" })
+	if err := wrapped.Deliver(t.Context(), streamtest.Records(30, 60)); err != nil || n.Bytes() < 30*100 {
+		t.Errorf("with a wrapped connection: %v after %d bytes", err, n.Bytes())
+	}
+	in.wait(t, 60)
 }
 
 func TestSink_AServerThatSaysNothingIsARetryWithinTheTimeout(t *testing.T) {

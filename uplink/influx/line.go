@@ -23,6 +23,7 @@ const (
 	reasonTooLong     = "too_long"
 	reasonDamaged     = "damaged"
 	reasonType        = "record_type"
+	reasonConflict    = "type_conflict"
 )
 
 // unwritable is the error of an Encoder: the point would be refused, silently lost, or read back as something else.
@@ -43,6 +44,7 @@ const (
 type Encoder struct {
 	window time.Duration
 	label  string // of window
+	typed  *typed // nil: all fields are floats
 }
 
 // Append appends p and a line feed to dst. On an error, which says why the point cannot be stored faithfully, dst is returned
@@ -88,7 +90,7 @@ func (e *Encoder) append(b []byte, p *telemetry.Point) ([]byte, error) {
 		if series+len(b)-at > maxKey {
 			return nil, tooLong(series + len(b) - at)
 		}
-		if b, err = appendValue(b, f.Value); err != nil {
+		if b, err = e.value(b, f.Name, "", f.Value); err != nil {
 			return nil, &unwritable{reasonValue, f.Name + ": " + err.Error()}
 		}
 	}
@@ -114,7 +116,7 @@ func (e *Encoder) append(b []byte, p *telemetry.Point) ([]byte, error) {
 			first = false
 			b = append(b, '_')
 			b = append(b, s...) // one that Stat knows, so harmless
-			if b, err = appendValue(b, v); err != nil {
+			if b, err = e.value(b, m.Metric, s, v); err != nil {
 				return nil, &unwritable{reasonValue, m.Metric + ": " + err.Error()}
 			}
 		}

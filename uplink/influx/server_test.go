@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // reply is what the scripted server does with one request.
@@ -20,6 +21,7 @@ type reply struct {
 	store []string // lines that the database holds from now on
 	reset bool     // close with RST instead of FIN
 	hang  bool     // say nothing until the client goes away
+	drip  bool     // raw comes a byte at a time, and never to its end
 }
 
 // request is what it saw.
@@ -114,6 +116,17 @@ func (s *scriptServer) serve(c net.Conn) {
 		}
 		s.mu.Unlock()
 		switch {
+		case a.drip:
+			for i := 0; ; i++ {
+				if _, err := io.WriteString(c, a.raw[i%len(a.raw):i%len(a.raw)+1]); err != nil {
+					return
+				}
+				select {
+				case <-s.quit:
+					return
+				case <-time.After(10 * time.Millisecond):
+				}
+			}
 		case a.hang:
 			io.Copy(io.Discard, br)
 			return

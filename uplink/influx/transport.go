@@ -18,17 +18,22 @@ import (
 )
 
 // transport lets the client library see either a 204 or an error of ours: redirects, other successes and error bodies of any size or
-// form do not reach its decoding.
+// form do not reach its decoding. Safe for concurrent use.
 type transport struct {
 	base http.RoundTripper
 	gzip bool
+	zips spares[packer]
 
 	mu     sync.Mutex
-	zip    *gzip.Writer
-	packed *loan
 	errors int  // answers of 500 in a row
 	doubt  bool // plain lines were taken after compressed ones were not: the next compressed request decides
 	plain  bool // compress no more
+}
+
+// packer compresses one request at a time.
+type packer struct {
+	zip    *gzip.Writer
+	packed *loan
 }
 
 // loan is a buffer that request bodies read from. The HTTP transport may go on reading after the answer came, so the buffer is used again
@@ -38,7 +43,13 @@ type loan struct {
 	open atomic.Int32
 }
 
-type loanKey struct{}
+// sending is what a request's context carries: its lines, and the loan they are on.
+type sending struct {
+	loan  *loan
+	lines []byte
+}
+
+type sendingKey struct{}
 
 func (l *loan) lent() bool { return l.open.Load() > 0 }
 
@@ -61,21 +72,25 @@ func (b *lentBody) Close() error {
 
 // RoundTrip implements http.RoundTripper.
 func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	s := req.Context().Value(sendingKey{}).(*sending)
 	out := req.Clone(req.Context())
 	// Writing the same lines again does no harm, so a connection that the server had closed may be replaced; an empty
 	// value tells net/http so and is not sent.
 	out.Header["Idempotency-Key"] = []string{}
 	out.Header.Set("User-Agent", "sluice")
 	// A proxy that unpacks but leaves the header makes InfluxDB answer 500 to every compressed request.
+	t.mu.Lock()
 	packed := t.gzip && !t.plain && t.errors%4 != 3
+	t.mu.Unlock()
 	if packed {
-		if err := t.pack(out, req.Body); err != nil {
+		p := t.zips.get()
+		defer t.zips.put(p)
+		req.Body.Close() // the same lines as in s
+		if err := p.pack(out, s.lines); err != nil {
 			return nil, err
 		}
 	} else {
-		l := req.Context().Value(loanKey{}).(*loan)
+		l := s.loan
 		out.Body = l.body(req.Body)
 		out.GetBody = func() (io.ReadCloser, error) {
 			r, err := req.GetBody()
@@ -98,6 +113,8 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 
 // learn decides whether compression is what the server chokes on.
 func (t *transport) learn(status int, packed bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	switch {
 	case status != http.StatusInternalServerError:
 		if status == http.StatusNoContent && t.gzip {
@@ -112,22 +129,21 @@ func (t *transport) learn(status int, packed bool) {
 }
 
 // pack compresses into one buffer, so that length and replay are known.
-func (t *transport) pack(out *http.Request, lines io.ReadCloser) error {
-	defer lines.Close()
-	if t.packed == nil || t.packed.lent() {
-		t.packed = &loan{}
+func (p *packer) pack(out *http.Request, lines []byte) error {
+	if p.packed == nil || p.packed.lent() {
+		p.packed = &loan{}
 	}
-	l := t.packed
+	l := p.packed
 	buf := bytes.NewBuffer(l.b[:0])
-	if t.zip == nil {
-		t.zip, _ = gzip.NewWriterLevel(buf, gzipLevel) // fails for a bad level only
+	if p.zip == nil {
+		p.zip, _ = gzip.NewWriterLevel(buf, gzipLevel) // fails for a bad level only
 	} else {
-		t.zip.Reset(buf)
+		p.zip.Reset(buf)
 	}
-	if _, err := io.Copy(t.zip, lines); err != nil {
+	if _, err := p.zip.Write(lines); err != nil {
 		return err
 	}
-	if err := t.zip.Close(); err != nil {
+	if err := p.zip.Close(); err != nil {
 		return err
 	}
 	l.b = buf.Bytes()

@@ -16,6 +16,7 @@ import (
 type link struct {
 	tls     *tls.Config // nil: none
 	timeout time.Duration
+	wrap    func(net.Conn) net.Conn // below TLS; nil: nothing
 
 	mu    sync.Mutex
 	off   bool // nothing is to be dialled
@@ -28,15 +29,17 @@ func (l *link) dial(ctx context.Context, network, address string) (net.Conn, err
 	ctx, cancel := context.WithTimeout(ctx, l.timeout)
 	defer cancel()
 	d := &net.Dialer{KeepAlive: 30 * time.Second}
-	var conn net.Conn
-	var err error
-	if l.tls != nil {
-		conn, err = (&tls.Dialer{NetDialer: d, Config: l.tls}).DialContext(ctx, network, address)
-	} else {
-		conn, err = d.DialContext(ctx, network, address)
-	}
+	conn, err := d.DialContext(ctx, network, address)
 	if err != nil {
 		return nil, err
+	}
+	if l.wrap != nil {
+		conn = l.wrap(conn)
+	}
+	if l.tls != nil {
+		if conn, err = l.secure(ctx, conn, address); err != nil {
+			return nil, err
+		}
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -50,6 +53,25 @@ func (l *link) dial(ctx context.Context, network, address string) (net.Conn, err
 	c := &tracked{conn, l}
 	l.conns[c] = struct{}{}
 	return c, nil
+}
+
+// secure puts TLS over conn.
+func (l *link) secure(ctx context.Context, conn net.Conn, address string) (net.Conn, error) {
+	c := l.tls
+	if c.ServerName == "" {
+		host, _, err := net.SplitHostPort(address)
+		if err != nil {
+			host = address
+		}
+		c = c.Clone()
+		c.ServerName = host
+	}
+	t := tls.Client(conn, c)
+	if err := t.HandshakeContext(ctx); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return t, nil
 }
 
 // open lets connections be made.

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -34,8 +35,9 @@ type Config struct {
 	Password        string   // never shown in errors or logs
 	SASL            string   // with Username: plain (default), scram-sha-256, scram-sha-512
 	TLS             *tls.Config
-	Timeout         time.Duration // 30 s for one Deliver
-	MaxMessageBytes int           // 1,000,012: Kafka's default of max.message.bytes, before compression
+	Timeout         time.Duration           // 30 s for one Deliver
+	MaxMessageBytes int                     // 1,000,012: Kafka's default of max.message.bytes, before compression
+	Wrap            func(net.Conn) net.Conn // what every connection goes through, below TLS; nil: nothing
 }
 
 // recordOverhead is more than what a batch, the headers and the key's length take beside key and value.
@@ -84,7 +86,7 @@ func New(c Config) (*Sink, error) {
 		c.ClientID = "sluice"
 	}
 	s := &Sink{topic: c.Topic, timeout: c.Timeout, maxBytes: c.MaxMessageBytes - recordOverhead}
-	s.link.tls, s.link.timeout = c.TLS, min(10*time.Second, c.Timeout)
+	s.link.tls, s.link.timeout, s.link.wrap = c.TLS, min(10*time.Second, c.Timeout), c.Wrap
 	s.options = []kgo.Opt{
 		kgo.SeedBrokers(c.Brokers...),
 		kgo.ClientID(c.ClientID),

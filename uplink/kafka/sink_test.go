@@ -383,9 +383,10 @@ func TestSink_ChecksTheBrokersCertificate(t *testing.T) {
 	c := cluster(t, kfake.TLS(&tls.Config{Certificates: server.TLS.Certificates}))
 	roots := x509.NewCertPool()
 	roots.AddCert(server.Certificate())
-	good := sinkFor(t, c.ListenAddrs(), func(c *Config) { c.TLS = &tls.Config{RootCAs: roots} })
-	if err := good.Deliver(t.Context(), streamtest.Records(0, 3)); err != nil {
-		t.Errorf("with its authority: %v", err)
+	var n streamtest.Wire
+	good := sinkFor(t, c.ListenAddrs(), func(c *Config) { c.TLS, c.Wrap = &tls.Config{RootCAs: roots}, n.Wrap })
+	if err := good.Deliver(t.Context(), streamtest.Records(0, 3)); err != nil || n.Bytes() < 2000 {
+		t.Errorf("with its authority: %v after %d bytes, want a handshake's worth and more", err, n.Bytes())
 	}
 	bad := sinkFor(t, c.ListenAddrs(), func(c *Config) { c.TLS = &tls.Config{RootCAs: x509.NewCertPool()} })
 	kind(t, bad.Deliver(t.Context(), streamtest.Records(0, 3)), uplink.KindConfig, "certificate")

@@ -44,9 +44,10 @@ func (e *unwritable) Error() string { return e.reason + ": " + e.detail }
 // grows with every correction of the same identity, compared as text: the LSN of the journal record that caused it and the output's
 // number under that record. end and aggregates are absent without a window. Tags are sorted; numbers are the shortest that read back the same.
 //
-// It allocates nothing beside what telemetry.ParsePoint does. The zero value is ready. Not safe for concurrent use.
+// It allocates nothing for points like those before. The zero value is ready. Not safe for concurrent use.
 type Encoder struct {
 	point   telemetry.Point
+	reader  telemetry.PointReader
 	id      [32]byte
 	version [25]byte
 
@@ -72,7 +73,7 @@ func (e *Encoder) read(r *uplink.Record) *unwritable {
 	if r.Type != uplink.TypePoint {
 		return &unwritable{reasonType, fmt.Sprintf("record type %d is not a point", r.Type)}
 	}
-	if err := telemetry.ParsePoint(r.Body, &e.point); err != nil {
+	if err := e.reader.Read(r.Body, &e.point); err != nil {
 		return &unwritable{reasonDamaged, err.Error()}
 	}
 	e.key = identity(e.key[:0], &e.point)

@@ -12,6 +12,12 @@ type Format struct {
 	render      func(*Notification) ([]byte, error)
 }
 
+// Render is the body that a request with n has.
+func (f *Format) Render(n *Notification) ([]byte, error) {
+	n.complete()
+	return f.render(n)
+}
+
 // The formats that need no settings.
 var (
 	Alertmanager = &Format{"application/json", alertmanager}
@@ -31,20 +37,24 @@ func FormatNamed(name string) (*Format, error) {
 
 // cloudEvent is a CloudEvents 1.0 envelope in structured JSON: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md
 type cloudEvent struct {
-	SpecVersion     string            `json:"specversion"`
-	ID              string            `json:"id"` // with source it identifies the event; the same as webhook-id
-	Source          string            `json:"source"`
-	Type            string            `json:"type"`
-	Time            time.Time         `json:"time"`
-	Subject         string            `json:"subject,omitempty"`
-	DataContentType string            `json:"datacontenttype"`
-	Data            *alertmanagerBody `json:"data"`
+	SpecVersion     string          `json:"specversion"`
+	ID              string          `json:"id"` // with source it identifies the event; the same as webhook-id
+	Source          string          `json:"source"`
+	Type            string          `json:"type"`
+	Time            time.Time       `json:"time"`
+	Subject         string          `json:"subject,omitempty"`
+	DataContentType string          `json:"datacontenttype"`
+	Data            json.RawMessage `json:"data"`
 }
 
 // cloudEvents puts the Alertmanager body into an envelope. Like it, the envelope depends on n alone.
 func cloudEvents(n *Notification) ([]byte, error) {
+	data, err := alertmanager(n)
+	if err != nil {
+		return nil, err
+	}
 	return json.Marshal(&cloudEvent{
 		SpecVersion: "1.0", ID: n.ID, Source: "/sluice/" + n.Gateway, Type: "sluice.alert." + n.Status, Time: n.time(),
-		Subject: n.GroupLabels["alertname"], DataContentType: "application/json", Data: alertmanagerOf(n),
+		Subject: n.GroupLabels["alertname"], DataContentType: "application/json", Data: data,
 	})
 }

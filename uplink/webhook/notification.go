@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strconv"
@@ -70,19 +71,40 @@ func (n *Notification) Marshal() ([]byte, error) {
 	if n.ID == "" {
 		return nil, errors.New("notification without an id: a receiver could not recognise a repeated delivery")
 	}
-	s := storedNotification{Version: storedVersion, ID: n.ID, Receiver: n.Receiver, Status: n.Status, GroupKey: n.GroupKey,
-		GroupLabels: n.GroupLabels, ExternalURL: n.ExternalURL, Gateway: n.Gateway, Reason: n.Reason, Alerts: make([]storedAlert, len(n.Alerts))}
 	n.complete()
-	s.Status, s.GroupKey = n.Status, n.GroupKey
+	b := make([]byte, 0, 256+320*len(n.Alerts))
+	b = appendNumber(b, '{', "v", storedVersion)
+	b = appendMember(b, ',', "id", n.ID)
+	b = appendMember(b, ',', "receiver", n.Receiver)
+	b = appendMember(b, ',', "status", n.Status)
+	b = appendMember(b, ',', "group_key", n.GroupKey)
+	b = appendMap(appendKey(b, ',', "group_labels"), n.GroupLabels)
+	b = appendIfSet(b, "external_url", n.ExternalURL)
+	b = appendIfSet(b, "gateway", n.Gateway)
+	b = appendIfSet(b, "reason", n.Reason)
+	b = append(appendKey(b, ',', "alerts"), '[')
 	for i := range n.Alerts {
-		a := &n.Alerts[i]
-		s.Alerts[i] = storedAlert{Status: a.Status, Labels: a.Labels, Annotations: a.Annotations, StartsAt: nanos(a.StartsAt),
-			EndsAt: nanos(a.EndsAt), Fingerprint: a.Fingerprint, GeneratorURL: a.GeneratorURL}
-		if v := a.Value; !math.IsNaN(v) && !math.IsInf(v, 0) {
-			s.Alerts[i].Value = &v
+		if i > 0 {
+			b = append(b, ',')
 		}
+		b = n.Alerts[i].appendStored(b)
 	}
-	return json.Marshal(&s)
+	return append(b, ']', '}'), nil
+}
+
+func (a *Alert) appendStored(b []byte) []byte {
+	b = appendMember(b, '{', "status", a.Status)
+	b = appendMap(appendKey(b, ',', "labels"), a.Labels)
+	b = appendMap(appendKey(b, ',', "annotations"), a.Annotations)
+	b = appendNumber(b, ',', "starts_at", nanos(a.StartsAt))
+	if !a.EndsAt.IsZero() {
+		b = appendNumber(b, ',', "ends_at", nanos(a.EndsAt))
+	}
+	if v := a.Value; !math.IsNaN(v) && !math.IsInf(v, 0) {
+		b = strconv.AppendFloat(appendKey(b, ',', "value"), v, 'g', -1, 64)
+	}
+	b = appendMember(b, ',', "fingerprint", a.Fingerprint)
+	return append(appendIfSet(b, "generator_url", a.GeneratorURL), '}')
 }
 
 // complete fills in what follows from the rest.
@@ -159,28 +181,26 @@ func groupKey(labels map[string]string) string {
 	return "{}:{" + strings.Join(names, ", ") + "}"
 }
 
-// present makes an empty object out of nothing: receivers do not expect null.
-func present(m map[string]string) map[string]string {
-	if m == nil {
-		return map[string]string{}
+// common returns the labels and the annotations that all alerts have.
+func (n *Notification) common() (labels, annotations map[string]string) {
+	labels, annotations = map[string]string{}, map[string]string{}
+	if len(n.Alerts) == 0 {
+		return labels, annotations
 	}
-	return m
+	maps.Copy(labels, n.Alerts[0].Labels)
+	maps.Copy(annotations, n.Alerts[0].Annotations)
+	for i := range n.Alerts[1:] {
+		a := &n.Alerts[i+1]
+		keep(labels, a.Labels)
+		keep(annotations, a.Annotations)
+	}
+	return labels, annotations
 }
 
-// common returns the pairs that all have.
-func common(sets []map[string]string) map[string]string {
-	out := make(map[string]string)
-	if len(sets) == 0 {
-		return out
-	}
-pairs:
-	for k, v := range sets[0] {
-		for _, s := range sets[1:] {
-			if w, ok := s[k]; !ok || w != v {
-				continue pairs
-			}
-		}
-		out[k] = v
-	}
-	return out
+// keep leaves the pairs in m that other has, too.
+func keep(m, other map[string]string) {
+	maps.DeleteFunc(m, func(name, value string) bool {
+		v, ok := other[name]
+		return !ok || v != value
+	})
 }

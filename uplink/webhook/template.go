@@ -101,18 +101,26 @@ func ParseTemplate(name, text, contentType string) (*Format, error) {
 }
 
 func data(n *Notification) Data {
-	b := alertmanagerOf(n)
-	d := Data{ID: n.ID, Receiver: n.Receiver, Gateway: n.Gateway, Status: n.Status, Reason: n.Reason, GroupKey: n.GroupKey, GroupLabels: b.GroupLabels,
-		CommonLabels: b.CommonLabels, CommonAnnotations: b.CommonAnnotations, ExternalURL: n.ExternalURL}
+	d := Data{ID: n.ID, Receiver: n.Receiver, Gateway: n.Gateway, Status: n.Status, Reason: n.Reason, GroupKey: n.GroupKey,
+		GroupLabels: present(n.GroupLabels), ExternalURL: n.ExternalURL}
 	if d.Reason == "" {
 		d.Reason = "changed"
 	}
+	d.CommonLabels, d.CommonAnnotations = n.common()
 	for i := range n.Alerts {
 		a := &n.Alerts[i]
 		d.Alerts = append(d.Alerts, DataAlert{Status: a.Status, Labels: present(a.Labels), Annotations: present(a.Annotations), Value: a.Value,
 			StartsAt: a.StartsAt, EndsAt: a.EndsAt, Fingerprint: a.Fingerprint})
 	}
 	return d
+}
+
+// present makes an empty map out of nothing.
+func present(m map[string]string) map[string]string {
+	if m == nil {
+		return map[string]string{}
+	}
+	return m
 }
 
 // samples are a firing and a resolved alert with the labels and annotations that most have.
