@@ -84,3 +84,19 @@ func (r *Runner) answer() {
 		answer <- list
 	}
 }
+
+// Backfills lists what is to be recomputed from the local history now, at most that many windows. It waits until the pipeline is between
+// two records, or for ctx, unless there is nothing; safe for concurrent use while Run runs.
+func (r *Runner) Backfills(ctx context.Context, most int) ([]Backfill, error) {
+	if r.backfills.Load() == 0 {
+		return nil, nil
+	}
+	answer := make(chan []Backfill, 1)
+	r.asks.look(func(f *Fold) { answer <- f.Backfills(most) })
+	select {
+	case list := <-answer:
+		return list, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}

@@ -79,7 +79,11 @@ func (b *Backtest) Apply(r *seglog.Record) {
 		f.engine.Reload(b.c.rules, f.ruleNow(), f.event)
 	}
 	switch r.Type {
-	case RecordConfigure, RecordOperator:
+	case RecordConfigure, RecordOperator, RecordAudit, RecordBackfill, RecordHistory, RecordRequeue:
+		// What was in force, and what people did, has no part in it; but the gateway was there, and time passed.
+		b.advance(r.Time, r.LSN)
+		f.advance(r.Time)
+		b.to = f.now
 		return
 	case RecordMessage:
 		b.messages++

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -83,6 +84,9 @@ func (f *Fold) newDevice(st *stream, labels telemetry.Labels) *device {
 		subject:     f.engine.Subject(st.measurement, labels),
 		firstSeen:   f.now,
 	}
+	if f.hold.on {
+		dev.firstSeen = 0
+	}
 	f.devices = append(f.devices, dev)
 	return dev
 }
@@ -107,7 +111,9 @@ func (f *Fold) stream(src *source) *stream {
 func (f *Fold) adopt(st *stream) bool {
 	for _, s := range f.c.sources {
 		if s.Measurement == st.measurement && s.Window == st.rollup.Window() {
-			st.rollup.Configure(s.windows())
+			w := s.windows()
+			w.Final = f.final
+			st.rollup.Configure(w)
 			st.stats = s.Stats
 			return true
 		}
@@ -116,8 +122,12 @@ func (f *Fold) adopt(st *stream) bool {
 }
 
 func (st *stream) key(b []byte, labels telemetry.Labels) []byte {
-	b = telemetry.AppendString(b, st.measurement)
-	b = binary.AppendUvarint(b, uint64(st.rollup.Window()))
+	return streamKey(b, st.measurement, st.rollup.Window(), labels)
+}
+
+func streamKey(b []byte, measurement string, window time.Duration, labels telemetry.Labels) []byte {
+	b = telemetry.AppendString(b, measurement)
+	b = binary.AppendUvarint(b, uint64(window))
 	return labels.AppendKey(b)
 }
 
@@ -172,6 +182,7 @@ func (f *Fold) configure(raw []byte) error {
 		return err
 	}
 	c.inherit(f.c)
+	gone := f.departing(c)
 	f.use(c)
 	kept := f.streams[:0]
 	for _, st := range f.streams {
@@ -189,6 +200,7 @@ func (f *Fold) configure(raw []byte) error {
 		}
 	}
 	f.engine.SetZone(c.zone)
+	f.depart(gone)
 	f.engine.Reload(c.rules, f.ruleNow(), f.event)
 	f.policy.Configure(f.policyTime(), c.spec.Receivers, c.rules, f.notify)
 	return nil
@@ -208,6 +220,11 @@ func (f *Fold) forgetStream(st *stream) {
 	kept := f.devices[:0]
 	for _, d := range f.devices {
 		if d.stream == st {
+			for _, b := range f.backfills.list {
+				if b.dev == d {
+					f.abandon(b, "the source's measurement or window was changed")
+				}
+			}
 			f.series -= len(d.metrics)
 			delete(f.byKey, string(st.key(nil, d.labels)))
 			continue
@@ -217,4 +234,5 @@ func (f *Fold) forgetStream(st *stream) {
 	}
 	clear(f.devices[len(kept):])
 	f.devices = kept
+	f.forgetBackfills()
 }

@@ -71,6 +71,19 @@ func (x *expectation) limit(metric string) *limit {
 	return nil
 }
 
+// only takes out of readings what expect would quarantine, and says nothing.
+func (x *expectation) only(dev *device, readings []telemetry.Reading) []telemetry.Reading {
+	for _, metric := range x.require {
+		if !slices.ContainsFunc(readings, func(r telemetry.Reading) bool { return r.Metric == metric }) {
+			return nil
+		}
+	}
+	return slices.DeleteFunc(readings, func(r telemetry.Reading) bool {
+		lim := x.limit(r.Metric)
+		return lim != nil && (r.Value < lim.min || r.Value > lim.max || lim.unit != "" && dev.unit(r.Metric) != "" && dev.unit(r.Metric) != lim.unit)
+	})
+}
+
 // expect quarantines the readings of s that the source does not expect, takes them out, and returns how many are left.
 func (f *Fold) expect(te *topicEntry, m *rawMessage, dev *device, s *decode.Sample) int {
 	x, l := te.src.expect, te.src.ledger
@@ -91,8 +104,10 @@ func (f *Fold) expect(te *topicEntry, m *rawMessage, dev *device, s *decode.Samp
 		case lim == nil:
 			kept = append(kept, r)
 		case r.Value < lim.min || r.Value > lim.max:
+			f.at.names = []string{r.Metric}
 			f.refuse(l, te, m, "decode", ReasonRange, fmt.Sprintf("%s: %v is outside %v to %v", r.Metric, r.Value, lim.min, lim.max), 1)
 		case lim.unit != "" && dev.unit(r.Metric) != "" && dev.unit(r.Metric) != lim.unit:
+			f.at.names = []string{r.Metric}
 			f.refuse(l, te, m, "decode", ReasonUnit, fmt.Sprintf("%s: in %q, want %q", r.Metric, dev.unit(r.Metric), lim.unit), 1)
 		default:
 			kept = append(kept, r)

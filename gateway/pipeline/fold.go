@@ -4,7 +4,6 @@
 package pipeline
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -26,6 +25,7 @@ type Cause struct {
 	LSN     seglog.LSN
 	Ordinal uint32
 	Time    int64 // the record's time
+	Unset   bool  // which is none: the clock is not set
 }
 
 // Outputs takes what the fold puts out, in order. What is passed is valid only during the call.
@@ -65,6 +65,7 @@ type Refused struct {
 	Source, Topic string
 	Payload       []byte
 	Count         int // readings
+	Retry         Retry
 }
 
 // Reasons the pipeline itself gives; those of payloads are in package decode.
@@ -78,27 +79,37 @@ const (
 	ReasonMissing  = "missing"  // a field that the source's expectation requires
 	ReasonRange    = "range"    // a value outside the expected range
 	ReasonUnit     = "unit"     // a unit other than the expected one
+	ReasonNoClock  = "no_clock" // it came in an earlier boot of the machine, whose clock was never set, and has no time of its own
 )
 
 // Fold is the state of everything derived from the journal. One goroutine owns it.
 type Fold struct {
-	c        *compiled
-	lsn      seglog.LSN // last record applied
-	now      int64      // fold time: moves with records and ticks, back only with a clock step
-	stepped  int64      // sum of clock steps; rules live on now - stepped, which never goes back
-	engine   *rules.Engine
-	policy   *notify.Policy
-	streams  []*stream // by measurement, in order of first use
-	devices  []*device // by ID
-	byKey    map[string]*device
-	topics   map[string]*topicEntry
-	clients  map[string]*resends
-	order    []string // clients by first use, for the snapshot
-	series   int
-	ledgers  []*namedLedger
-	byReason map[string]uint64 // quarantined readings
-	rejected uint64            // specs from the journal that this program could not put in force
-	commands commandRate
+	c         *compiled
+	lsn       seglog.LSN // last record applied
+	now       int64      // fold time: moves with records and ticks, back only with a clock step
+	stepped   int64      // sum of clock steps; rules live on now - stepped, which never goes back
+	resumed   int64      // when the gateway last started or its clock was set: a gap that began before says nothing
+	engine    *rules.Engine
+	policy    *notify.Policy
+	streams   []*stream // by measurement, in order of first use
+	devices   []*device // by ID
+	byKey     map[string]*device
+	topics    map[string]*topicEntry
+	clients   map[string]*resends
+	order     []string // clients by first use, for the snapshot
+	series    int
+	ledgers   []*namedLedger
+	byReason  map[string]uint64 // quarantined readings
+	rejected  uint64            // specs from the journal that this program could not put in force
+	commands  commandRate
+	backfills backfills
+	final     bool // windows are emitted once only, at their end; of a fold for replays
+	audits    audits
+	hold      hold // what waits for the clock
+	journal   func(seglog.LSN) Cursor
+	at        place
+	counting  *released // how what was held is counted at the moment, nil: nothing is
+	again     *again    // what is tried again at the moment, nil: nothing
 
 	out      Outputs
 	readings ReadingOutputs // out, where it wants them
@@ -125,14 +136,17 @@ type device struct {
 	public      *telemetry.Device // what others see of it, nil until somebody wants it
 	metrics     []string
 	rollup      rollup.Device
+	backfills   map[int64]*backfill // by start; in order in the fold's list
 	subject     *rules.Subject
 	sequences   []sourceSequence
 	units       []decode.Unit // of metrics, where they are known
 	firstSeen   int64
 	lastSeen    int64 // last reading or sign of life, 0: none yet
+	cadence     rules.Cadence
 	state       deviceState
 	rawTime     int64 // event time of the last reading sent as such, and how far it was moved to stay apart
 	rawShift    int64
+	source      string // that its last message came by
 }
 
 type sourceSequence struct {
@@ -159,7 +173,8 @@ const maxTopics = 100_000
 
 // NewFold makes an empty fold that puts nothing out until a spec is in force.
 func NewFold() *Fold {
-	f := &Fold{byKey: map[string]*device{}, clients: map[string]*resends{}, byReason: map[string]uint64{}}
+	f := &Fold{byKey: map[string]*device{}, clients: map[string]*resends{}, byReason: map[string]uint64{},
+		backfills: backfills{complete: math.MinInt64}}
 	empty, _ := (&Spec{}).Encode()
 	c, err := compile(empty)
 	if err != nil {
@@ -178,13 +193,17 @@ func (f *Fold) Apply(r *seglog.Record, out Outputs) error {
 	f.out = out
 	f.readings, _ = out.(ReadingOutputs)
 	f.lsn = r.LSN
-	f.cause = Cause{LSN: r.LSN, Time: r.Time}
+	f.cause = Cause{LSN: r.LSN, Time: r.Time, Unset: f.hold.on}
 	f.events = f.events[:0]
 	var err error
 	switch r.Type {
 	case RecordMessage:
 		f.advance(r.Time)
-		err = f.message(r)
+		if f.hold.on {
+			err = f.heldMessage(r)
+		} else {
+			err = f.message(r)
+		}
 	case RecordTick:
 		f.advance(r.Time)
 		f.tick()
@@ -192,26 +211,33 @@ func (f *Fold) Apply(r *seglog.Record, out Outputs) error {
 		f.advance(r.Time)
 		err = f.configure(r.Body)
 	case RecordBoot:
-		if r.Time < f.now {
-			f.step(r.Time - f.now)
-		}
-		f.advance(r.Time)
-		f.engine.Resume(f.ruleNow())
+		err = f.boot(r)
 	case RecordClockStep:
-		delta, n := binary.Varint(r.Body)
-		if n <= 0 {
-			return fmt.Errorf("clock step record %d is damaged", r.LSN)
-		}
-		f.step(delta)
-		f.advance(r.Time)
+		err = f.clockSet(r)
 	case RecordOperator:
 		f.advance(r.Time)
 		err = f.operate(r)
+	case RecordAudit:
+		f.advance(r.Time)
+		err = f.audited(r)
+	case RecordBackfill:
+		f.advance(r.Time)
+		err = f.backfilled(r)
+	case RecordHistory:
+		f.advance(r.Time)
+		err = f.historyBegins(r)
+	case RecordRequeue:
+		f.advance(r.Time)
+		err = f.requeue(r)
 	default:
 		err = fmt.Errorf("record %d has unknown type %d", r.LSN, r.Type)
 	}
 	if len(f.events) > 0 {
-		f.alertPoints()
+		if f.hold.on {
+			f.holdAlerts()
+		} else {
+			f.alertPoints()
+		}
 		f.out.Alerts(f.nextCause(), f.events)
 	}
 	if len(f.events) > 0 || r.Type != RecordMessage {
@@ -227,6 +253,7 @@ func (f *Fold) operate(r *seglog.Record) error {
 		return fmt.Errorf("record %d: %w", r.LSN, err)
 	}
 	f.policy.Command(f.policyTime(), c, f.notify)
+	f.auditCommand(r, c)
 	return nil
 }
 
@@ -257,16 +284,21 @@ func (f *Fold) message(r *seglog.Record) error {
 	if !m.parse(r.Body) {
 		return fmt.Errorf("message record %d is damaged", r.LSN)
 	}
+	f.at = place{arrived: r.Time}
 	te := f.topic(m.topic)
 	if te.src == nil {
 		l := f.ledger("")
-		l.Messages++
+		if f.again == nil {
+			l.Messages++
+		}
 		l.Received++
 		f.refuse(l, te, &m, "decode", ReasonNoSource, "no source takes this topic any more", 1)
 		return nil
 	}
 	l := te.src.ledger
-	l.Messages++
+	if f.again == nil {
+		l.Messages++
+	}
 	if te.bad != "" {
 		l.Received++
 		f.refuse(l, te, &m, "decode", decode.ReasonLabel, te.bad, 1)
@@ -277,8 +309,15 @@ func (f *Fold) message(r *seglog.Record) error {
 		return nil
 	}
 	f.incoming = decode.Message{Topic: te.topic, Labels: te.labels, Rest: te.rest, Payload: m.payload, Received: r.Time, Retain: m.retain()}
-	err := te.src.decoder.Decode(&f.incoming, &f.batch)
-	f.command()
+	var err error
+	if f.again == nil {
+		err = te.src.decoder.Decode(&f.incoming, &f.batch)
+		if f.counting == nil {
+			f.command()
+		}
+	} else {
+		err = te.src.tryQuietly(&f.incoming, &f.batch)
+	}
 	if err != nil {
 		l.Received++
 		var de *decode.Error
@@ -289,8 +328,11 @@ func (f *Fold) message(r *seglog.Record) error {
 		return nil
 	}
 	for i := range f.batch.States {
-		f.deviceState(te, &m, &f.batch.States[i])
+		if f.again == nil {
+			f.deviceState(te, &m, &f.batch.States[i])
+		}
 	}
+	defer f.missing(te, &m)
 	if len(f.batch.Samples) == 0 {
 		if len(f.batch.States) > 0 {
 			l.States++
@@ -299,8 +341,10 @@ func (f *Fold) message(r *seglog.Record) error {
 		}
 		return nil
 	}
-	resend := f.resend(te, &m)
+	resend := (f.again == nil || f.again.Retry.Passed&passedResend == 0) && f.resend(te, &m)
+	f.at.passed, f.at.samples = passedResend, len(f.batch.Samples)
 	for i := range f.batch.Samples {
+		f.at.sample, f.at.passed, f.at.names = i, passedResend, nil
 		f.sample(te, &m, &f.batch.Samples[i], r.Time, resend)
 	}
 	return nil
@@ -350,6 +394,16 @@ func allSequenced(samples []decode.Sample) bool {
 
 func (f *Fold) sample(te *topicEntry, m *rawMessage, s *decode.Sample, arrived int64, resend bool) {
 	l := te.src.ledger
+	f.at.all = len(s.Readings) + len(s.Refused)
+	passed := false // a check for duplicates that is not made twice
+	if f.again != nil {
+		f.again.keep(s, f.at.sample)
+		passed = f.again.Retry.Passed&passedSequence != 0
+		if len(s.Readings)+len(s.Refused) == 0 {
+			return
+		}
+	}
+	f.at.refused, f.at.readings = s.Refused, s.Readings
 	n := len(s.Readings)
 	l.Received += uint64(n + len(s.Refused))
 	dev := f.device(te, s.Labels)
@@ -358,28 +412,36 @@ func (f *Fold) sample(te *topicEntry, m *rawMessage, s *decode.Sample, arrived i
 		return
 	}
 
+	dev.source = te.src.Name
 	t, timed := s.Time, s.Time != 0
 	if !timed {
 		t = arrived
 	}
-	if resend || s.HasSequence && dev.sequence(te.src.Name).duplicate(s.Sequence, t, timed) {
+	if resend || !passed && s.HasSequence && dev.sequence(te.src.Name).duplicate(s.Sequence, t, timed) {
 		l.Duplicate += uint64(n + len(s.Refused))
 		return
 	}
+	f.at.passed |= passedSequence
 	if k := len(s.Refused); k > 0 {
+		f.at.readings = nil
 		f.refuse(l, te, m, "decode", s.Refused[0].Reason, refusals(s.Refused), k)
 	}
 	for i := range s.Units {
 		dev.setUnit(i, s.Units[i])
 	}
+	f.at.refused, f.at.readings = nil, s.Readings
 	if te.src.expect != nil {
 		n = f.expect(te, m, dev, s)
+		f.at.readings, f.at.names = s.Readings, nil
 	}
 	if n == 0 {
 		return
 	}
 	stale := te.src.Retained == RetainedStale && m.retain()
 	switch {
+	case !timed && f.counting != nil && !f.counting.known:
+		f.refuse(l, te, m, "time", ReasonNoClock, "it came before "+stamp(f.now)+", in a boot whose clock was never set, and has no time of its own", n)
+		return
 	case stale && !timed:
 		f.refuse(l, te, m, "time", ReasonRetained, "another broker kept it for an unknown time, and it has no time of its own", n)
 		return
@@ -390,10 +452,10 @@ func (f *Fold) sample(te *topicEntry, m *rawMessage, s *decode.Sample, arrived i
 		f.refuse(l, te, m, "time", ReasonPast, "device time "+stamp(t)+" is too far behind the gateway's "+stamp(f.now), n)
 		return
 	}
-	if !stale {
-		dev.lastSeen = f.now
+	if !stale && f.again == nil {
+		dev.heard(f.now, f.resumed)
 	}
-	if f.count(te, m, dev, s, t) && !s.Historical && !stale {
+	if f.count(te, m, dev, s, t) && !s.Historical && !stale && f.again == nil && f.counting == nil {
 		if m.retain() {
 			f.engine.ObserveRetained(dev.subject, f.ruleNow(), t-f.stepped, timed, s.Readings, f.event)
 		} else {
@@ -406,10 +468,20 @@ func (f *Fold) sample(te *topicEntry, m *rawMessage, s *decode.Sample, arrived i
 func (f *Fold) count(te *topicEntry, m *rawMessage, dev *device, s *decode.Sample, t int64) bool {
 	l := te.src.ledger
 	windows := te.src.Send != SendReadings
-	if windows && dev.stream.rollup.Late(t, f.now) {
-		l.Late += uint64(len(s.Readings))
-		f.refuseUncounted(te, m, "time", ReasonLate, "window of "+stamp(t)+" is closed at "+stamp(f.now), len(s.Readings))
-		return false
+	late := windows && dev.stream.rollup.Late(t, f.now)
+	if late && f.backfillsLate(te) && dev.stream.rollup.Open(&dev.rollup, t, f.now) {
+		late = false // by itself, but others of its window were not
+	}
+	if late {
+		why := "window of " + stamp(t) + " is closed at " + stamp(f.now)
+		if f.backfillsLate(te) {
+			why = f.refusesBackfill(dev, t)
+		}
+		if why != "" {
+			l.Late += uint64(len(s.Readings))
+			f.refuseUncounted(te, m, "time", ReasonLate, why, len(s.Readings))
+			return false
+		}
 	}
 	over := 0
 	for i := range s.Readings {
@@ -418,6 +490,7 @@ func (f *Fold) count(te *topicEntry, m *rawMessage, dev *device, s *decode.Sampl
 		if k < 0 {
 			if f.series >= f.c.spec.Limits.Series {
 				over++
+				f.at.names = append(f.at.names, r.Metric)
 				r.Metric = ""
 				continue
 			}
@@ -426,7 +499,7 @@ func (f *Fold) count(te *topicEntry, m *rawMessage, dev *device, s *decode.Sampl
 			f.series++
 		}
 		l.Aggregated++
-		if windows {
+		if windows && !late {
 			dev.stream.rollup.Add(&dev.rollup, k, t, r.Value)
 		}
 	}
@@ -443,7 +516,11 @@ func (f *Fold) count(te *topicEntry, m *rawMessage, dev *device, s *decode.Sampl
 	if te.src.Send != SendAggregates {
 		f.sendReadings(dev, s, t)
 	}
-	return true
+	if late {
+		l.Backfilled += uint64(len(s.Readings))
+		f.late(dev, t, te.src.Name, uint64(len(s.Readings)))
+	}
+	return !late
 }
 
 // sendReadings puts the readings out as a point. Messages of one device with one stamp move apart by a nanosecond each, or
@@ -466,10 +543,16 @@ func (f *Fold) sendReadings(dev *device, s *decode.Sample, t int64) {
 }
 
 func (f *Fold) tick() {
+	if !f.hold.on {
+		f.tickWindows()
+	}
+	f.engine.Tick(f.ruleNow(), f.event)
+}
+
+func (f *Fold) tickWindows() {
 	for _, st := range f.streams {
 		st.rollup.Tick(f.now, f.emitter(st))
 	}
-	f.engine.Tick(f.ruleNow(), f.event)
 }
 
 // emitter turns a window into a point.
@@ -490,41 +573,40 @@ func (f *Fold) emitter(st *stream) rollup.Emit {
 	}
 }
 
-func (f *Fold) event(e *rules.Event) {
-	ev := *e
-	if ev.StartsAt != 0 {
-		ev.StartsAt += f.stepped
-	}
-	if ev.EndsAt != 0 {
-		ev.EndsAt += f.stepped
-	}
-	f.events = append(f.events, ev)
-}
+func (f *Fold) event(e *rules.Event) { f.events = append(f.events, *e) }
+
+// alertMeasurement is the measurement of alerts' points; no source may have it.
+const alertMeasurement = "alerts"
 
 // alertPoints puts each transition out as a point of the measurement alerts.
 func (f *Fold) alertPoints() {
 	for i := range f.events {
 		ev := &f.events[i]
-		state := 0.0
-		if ev.State == rules.Firing {
-			state = 1
-		}
-		p := telemetry.Point{
-			Measurement: "alerts", Time: f.now,
-			Labels: ev.Labels.With(telemetry.Label{Name: "gateway", Value: f.c.spec.Gateway}),
-			Fields: []telemetry.Field{{Name: "state", Value: state}, {Name: "value", Value: ev.Value}},
-		}
-		f.out.Point(f.nextCause(), &p)
+		f.alertPoint(f.now, ev.Labels, ev.State == rules.Firing, ev.Value)
 	}
+}
+
+func (f *Fold) alertPoint(t int64, labels telemetry.Labels, firing bool, value float64) {
+	state := 0.0
+	if firing {
+		state = 1
+	}
+	p := telemetry.Point{
+		Measurement: alertMeasurement, Time: t, Labels: f.withGateway(labels),
+		Fields: []telemetry.Field{{Name: "state", Value: state}, {Name: "value", Value: value}},
+	}
+	f.out.Point(f.nextCause(), &p)
 }
 
 // Due is the earliest fold time at which a tick would change something, or math.MaxInt64.
 func (f *Fold) Due() int64 {
 	due := int64(math.MaxInt64)
 	for _, st := range f.streams {
-		due = min(due, st.rollup.Due())
+		if !f.hold.on {
+			due = min(due, st.rollup.Due())
+		}
 	}
-	if d := min(f.engine.Due(), f.policy.Due()); d != math.MaxInt64 {
+	if d := min(f.engine.Due(), f.policy.Due(), f.backfillDue()); d != math.MaxInt64 {
 		due = min(due, d+f.stepped)
 	}
 	return due
@@ -543,6 +625,7 @@ func (f *Fold) refuseUncounted(te *topicEntry, m *rawMessage, stage, reason, det
 	}
 	f.out.Refuse(f.nextCause(), &Refused{
 		Time: f.now, Stage: stage, Reason: reason, Detail: detail, Source: name, Topic: te.topic, Payload: m.payload, Count: n,
+		Retry: f.retry(m),
 	})
 }
 

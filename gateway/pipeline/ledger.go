@@ -16,8 +16,13 @@ type Ledger struct {
 	Quarantined uint64 `json:"quarantined"`
 	Late        uint64 `json:"late"`
 	Aggregated  uint64 `json:"aggregated"` // taken into windows or sent as readings
+	Backfilled  uint64 `json:"backfilled"` // of Aggregated: late, and their windows are recomputed from the local history
 	States      uint64 `json:"states"`     // messages that only said that a device came or went
 	Ignored     uint64 `json:"ignored"`    // messages of a kind that carries no readings, by the source's format
+
+	// Of Quarantined and of Late: put back on their way by an operator, and so received once more, see Requeue.
+	Requeued     uint64 `json:"requeued"`
+	RequeuedLate uint64 `json:"requeued_late"`
 }
 
 // Imbalance is Received minus the readings accounted for; anything but 0 is a bug.
@@ -34,8 +39,18 @@ func (l Ledger) Plus(m Ledger) Ledger {
 	return l
 }
 
-func (l *Ledger) counters() [8]*uint64 {
-	return [...]*uint64{&l.Messages, &l.Received, &l.Duplicate, &l.Quarantined, &l.Late, &l.Aggregated, &l.States, &l.Ignored}
+// Net is the ledger in which every reading counts once, where it is now: without what was put back on its way, which was received
+// and counted again. Its imbalance is the same.
+func (l Ledger) Net() Ledger {
+	l.Received -= l.Requeued + l.RequeuedLate
+	l.Quarantined -= l.Requeued
+	l.Late -= l.RequeuedLate
+	return l
+}
+
+func (l *Ledger) counters() [11]*uint64 {
+	return [...]*uint64{&l.Messages, &l.Received, &l.Duplicate, &l.Quarantined, &l.Late, &l.Aggregated, &l.Backfilled, &l.States, &l.Ignored,
+		&l.Requeued, &l.RequeuedLate}
 }
 
 func (l *Ledger) snapshot(b []byte) []byte {

@@ -8,12 +8,16 @@ import (
 
 // Journal record types. The journal is the only truth: everything else follows from these.
 const (
-	RecordMessage   byte = 1 // a PUBLISH as received; the record's time is its arrival
-	RecordTick      byte = 2 // time passed; no body
-	RecordConfigure byte = 3 // a Spec as JSON: from here on it is in force
-	RecordBoot      byte = 4 // a process started: boot id, version
-	RecordClockStep byte = 5 // the wall clock was set: zigzag ns it moved by; the record's time is the new time
-	RecordOperator  byte = 6 // a notify.Command as JSON: somebody silenced or acknowledged something
+	RecordMessage   byte = 1  // a PUBLISH as received; the record's time is its arrival
+	RecordTick      byte = 2  // time passed; no body
+	RecordConfigure byte = 3  // a Spec as JSON: from here on it is in force
+	RecordBoot      byte = 4  // a process started: boot id, version
+	RecordClockStep byte = 5  // the wall clock was set: zigzag ns it moved by; the record's time is the new time
+	RecordOperator  byte = 6  // a notify.Command as JSON: somebody silenced or acknowledged something
+	RecordAudit     byte = 7  // an Audit as JSON: somebody did something else that others should know of
+	RecordBackfill  byte = 9  // windows recomputed from the local history, see Backfill
+	RecordHistory   byte = 10 // how far the local history goes back, see HistoryBegins
+	RecordRequeue   byte = 8  // a Requeue: what was quarantined is put back on its way
 )
 
 // Message is a PUBLISH as the journal keeps it.

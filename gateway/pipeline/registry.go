@@ -3,6 +3,7 @@ package pipeline
 import (
 	"encoding/binary"
 	"slices"
+	"time"
 
 	"sluice/broker/decode"
 	"sluice/gateway/telemetry"
@@ -53,8 +54,22 @@ func (f *Fold) deviceState(te *topicEntry, m *rawMessage, s *decode.DeviceState)
 	if s.Online {
 		dev.lastSeen = f.now
 	}
-	if s.Reason != decode.StateSleeping { // it is silent on purpose, and its rules say for how long it may be
+	if dev.firstSeen == 0 {
+		dev.firstSeen = f.now
+	}
+	if s.Reason != decode.StateSleeping && f.counting == nil { // it is silent on purpose, and its rules say for how long it may be
 		f.engine.Availability(dev.labels, s.Online, f.ruleNow(), f.event)
+	}
+}
+
+// heard notes a message and learns how often the device speaks.
+func (d *device) heard(now, resumed int64) {
+	if gap := now - d.lastSeen; gap > 0 && d.lastSeen > resumed {
+		d.cadence.Learn(time.Duration(gap))
+	}
+	d.lastSeen = now
+	if d.firstSeen == 0 {
+		d.firstSeen = now
 	}
 }
 
@@ -150,12 +165,15 @@ func (c *compiled) restoreDecoders(d *telemetry.Decoder) bool {
 // DeviceView is a copy of what the registry knows of a device.
 type DeviceView struct {
 	Measurement string
-	Labels      telemetry.Labels // with the gateway's
-	FirstSeen   int64            // ns
-	LastSeen    int64            // last reading or sign of life, ns; 0: none yet
-	State       string           // online, offline, or "" where nothing was said
+	Labels      telemetry.Labels  // with the gateway's
+	Device      *telemetry.Device // as Readings has it, with the gateway's id; the same from one copy to the next
+	FirstSeen   int64             // ns; 0: not known yet, see hold
+	LastSeen    int64             // last reading or sign of life, ns; 0: none yet
+	State       string            // online, offline, or "" where nothing was said
 	StateReason string
 	StateSince  int64
+	Interval    time.Duration // between its messages, the median; 0: not known yet
+	Allowed     time.Duration // how long it may be silent by that; 0: not known yet
 	Metrics     []MetricView
 }
 
@@ -169,6 +187,7 @@ func (f *Fold) Devices() []DeviceView {
 		v := &list[i]
 		*v = DeviceView{
 			Measurement: d.stream.measurement, Labels: d.labels, FirstSeen: d.firstSeen, LastSeen: d.lastSeen,
+			Device: d.origin(), Interval: d.cadence.Typical(), Allowed: d.cadence.Allowed(),
 			StateReason: d.state.reason, StateSince: d.state.since, Metrics: make([]MetricView, len(d.metrics)),
 		}
 		switch {

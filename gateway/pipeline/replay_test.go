@@ -81,6 +81,9 @@ func script(seed uint64, n int) []seglog.Record {
 		case k < 25:
 			operate(now, notify.Command{Op: []notify.Operation{notify.Acknowledge, notify.Unacknowledge}[r.IntN(2)],
 				Fingerprint: notify.FormatFingerprint(fingerprintOf(dev))})
+		case k < 26:
+			add(RecordRequeue, now, (&Requeue{ID: uint64(len(out)), Count: 1, Source: "line", Topic: "d/" + dev + "/t", Payload: []byte(msg(seq[dev]+1000, at, 3)),
+				Retry: Retry{Arrived: at, ClientID: dev, Flags: 1, Passed: byte(r.IntN(4)), Metrics: [][]string{nil, {"temperature"}, {"gone"}}[r.IntN(3)]}}).Append(nil))
 		case k < 27:
 			add(RecordMessage, now, messageBody(Message{ClientID: dev, Topic: "d/" + dev + "/t", Payload: []byte(`{"temperature":"x"`), QoS: 1}))
 		case k < 28:

@@ -43,12 +43,13 @@ type Runner struct {
 	cursor     *seglog.Cursor
 	since      int64      // journal bytes since the last checkpoint
 	last       time.Time  // of the last checkpoint
-	newest     seglog.LSN // LSN of the newest checkpoint
-	older      seglog.LSN // LSN of the one before: the journal is needed from there
+	newest     seglog.LSN // the newest checkpoint needs the journal behind this record
+	older      seglog.LSN // and the one before behind this one
 	damaged    uint64
 	due        atomic.Int64
 	applied    atomic.Uint64
 	moved      atomic.Int64 // when the fold last took a record in, ns
+	backfills  atomic.Int64 // windows to be recomputed
 	view       atomic.Pointer[View]
 	viewed     time.Time
 	stale      bool         // records were applied since
@@ -58,19 +59,23 @@ type Runner struct {
 
 // View is a copy of what status pages show of the fold.
 type View struct {
-	LSN      seglog.LSN
-	Now      int64
-	Devices  int
-	Series   int
-	Windows  int
-	Sources  []SourceLedger
-	Total    Ledger
-	ByReason map[string]uint64
-	Alerts   []rules.AlertView
-	Notify   *notify.View // what is told of them, and silences
-	Rules    *rules.Set   // in force
-	Damaged  uint64       // journal records that could not be applied
-	Rejected uint64       // specs in the journal that could not be put in force
+	LSN         seglog.LSN
+	Now         int64
+	Devices     int
+	Series      int
+	Windows     int
+	Waiting     int    // windows to be recomputed from the local history
+	HistoryFrom int64  // the local history is complete from here on, see HistoryBegins
+	Unset       bool   // the clock is not set
+	Held        uint64 // messages that wait for it
+	Sources     []SourceLedger
+	Total       Ledger
+	ByReason    map[string]uint64
+	Alerts      []rules.AlertView
+	Notify      *notify.View // what is told of them, and silences
+	Rules       *rules.Set   // in force
+	Damaged     uint64       // journal records that could not be applied
+	Rejected    uint64       // specs in the journal that could not be put in force
 }
 
 // SourceLedger is one source's ledger; the name is empty for messages whose source is gone.
@@ -118,7 +123,8 @@ func NewRunner(f *Fold, journal *seglog.Log, slots *seglog.Slots, out Outlet, o 
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	r := &Runner{fold: f, journal: journal, slots: slots, out: out, o: o, newest: f.lsn, last: time.Now()}
+	r := &Runner{fold: f, journal: journal, slots: slots, out: out, o: o, newest: f.Needs() - 1, last: time.Now()}
+	f.SetJournal(func(from seglog.LSN) Cursor { return journal.Cursor(from) })
 	r.cursor = journal.Cursor(f.lsn + 1)
 	r.due.Store(math.MaxInt64)
 	r.applied.Store(uint64(f.lsn))
@@ -228,6 +234,7 @@ func (r *Runner) settle() error {
 		out.Passed(r.fold.lsn)
 	}
 	r.due.Store(r.fold.Due())
+	r.backfills.Store(int64(len(r.fold.backfills.list)))
 	if lsn := uint64(r.fold.lsn); r.applied.Swap(lsn) != lsn {
 		r.moved.Store(time.Now().UnixNano())
 	}
@@ -253,7 +260,7 @@ func (r *Runner) Checkpoint() error {
 		return nil
 	}
 	r.checkpoint.Store(int64(len(b)))
-	r.older, r.newest = r.newest, r.fold.lsn
+	r.older, r.newest = r.newest, r.fold.Needs()-1
 	if err := r.journal.TrimTo(r.o.KeepBytes, r.older+1); err != nil {
 		r.o.Log.Warn("journal not trimmed", "err", err)
 	}
@@ -268,6 +275,9 @@ func (r *Runner) Applied() seglog.LSN { return seglog.LSN(r.applied.Load()) }
 
 // Moved is when Applied last changed; safe for concurrent use.
 func (r *Runner) Moved() time.Time { return time.Unix(0, r.moved.Load()) }
+
+// ClockState is what a start needs to know of the clock; for the goroutine that calls Replay.
+func (r *Runner) ClockState() ClockState { return r.fold.ClockState() }
 
 // SpecInForce is the encoded Spec the fold works with; for the goroutine that calls Replay.
 func (r *Runner) SpecInForce() []byte { return r.fold.c.raw }
@@ -292,13 +302,6 @@ func (f *Fold) View() *View {
 		LSN: f.lsn, Now: f.now, Devices: len(f.devices), Series: f.series, Rejected: f.rejected,
 		ByReason: make(map[string]uint64, len(f.byReason)), Alerts: f.engine.Alerts(), Notify: f.policy.View(), Rules: f.c.rules,
 	}
-	for i := range v.Alerts {
-		a := &v.Alerts[i]
-		a.ActiveAt += f.stepped
-		if a.StartsAt != 0 {
-			a.StartsAt += f.stepped
-		}
-	}
 	for reason, n := range f.byReason {
 		v.ByReason[reason] = n
 	}
@@ -309,5 +312,7 @@ func (f *Fold) View() *View {
 	for _, st := range f.streams {
 		v.Windows += st.rollup.Held()
 	}
+	v.Waiting, v.HistoryFrom = len(f.backfills.list), f.backfills.complete
+	v.Unset, v.Held = f.hold.on, f.hold.messages
 	return v
 }

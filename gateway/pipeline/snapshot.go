@@ -17,19 +17,20 @@ import (
 )
 
 // snapshotVersion is raised when the layout changes; a checkpoint of another version is not used, and the journal is replayed.
-const snapshotVersion = 3
+const snapshotVersion = 4
 
 var errSnapshot = errors.New("checkpoint is damaged or of another version")
 
 // Snapshot appends the whole state to b; equal states give equal bytes. In the order written, integers as varints:
 //
-//	version | lsn | now | stepped | spec | rejected | commands | ledgers | reasons | decoders | streams | devices |
-//	windows by stream | clients | rules | notifications
+//	version | lsn | now | stepped | resumed | spec | rejected | commands | ledgers | reasons | decoders | streams | devices |
+//	windows by stream | backfills | hold | clients | audits | rules | notifications
 func (f *Fold) Snapshot(b []byte) []byte {
 	b = append(b, snapshotVersion)
 	b = binary.AppendUvarint(b, uint64(f.lsn))
 	b = binary.AppendVarint(b, f.now)
 	b = binary.AppendVarint(b, f.stepped)
+	b = binary.AppendVarint(b, f.resumed)
 	b = telemetry.AppendString(b, string(f.c.raw))
 	b = binary.AppendUvarint(b, f.rejected)
 	b = binary.AppendVarint(b, f.commands.since)
@@ -48,10 +49,13 @@ func (f *Fold) Snapshot(b []byte) []byte {
 	for _, st := range f.streams {
 		b = st.rollup.Snapshot(b)
 	}
+	b = f.backfills.snapshot(b)
+	b = f.hold.snapshot(b)
 	b = binary.AppendUvarint(b, uint64(len(f.order)))
 	for _, id := range f.order {
 		b = f.clients[id].snapshot(telemetry.AppendString(b, id))
 	}
+	b = f.audits.snapshot(b)
 	engine := f.engine.Snapshot(nil)
 	b = binary.AppendUvarint(b, uint64(len(engine)))
 	b = append(b, engine...)
@@ -88,8 +92,10 @@ func (f *Fold) snapshotDevices(b []byte) []byte {
 		b = d.state.snapshot(b)
 		b = binary.AppendVarint(b, d.firstSeen)
 		b = binary.AppendVarint(b, d.lastSeen)
+		b = d.cadence.Snapshot(b)
 		b = binary.AppendVarint(b, d.rawTime)
 		b = binary.AppendVarint(b, d.rawShift)
+		b = telemetry.AppendString(b, d.source)
 	}
 	return b
 }
@@ -102,11 +108,11 @@ func RestoreFold(b []byte) (*Fold, error) {
 	}
 	f := NewFold()
 	f.lsn = seglog.LSN(d.Uvarint())
-	f.now, f.stepped = d.Varint(), d.Varint()
+	f.now, f.stepped, f.resumed = d.Varint(), d.Varint(), d.Varint()
 	raw := append([]byte(nil), d.Bytes()...)
 	f.rejected = d.Uvarint()
 	f.commands = commandRate{since: d.Varint(), count: d.Uvarint()}
-	for range d.Count(9) {
+	for range d.Count(11) {
 		l := &namedLedger{name: d.String()}
 		l.restore(d)
 		f.ledgers = append(f.ledgers, l)
@@ -135,11 +141,18 @@ func RestoreFold(b []byte) (*Fold, error) {
 			return nil, errSnapshot
 		}
 	}
+	if err := f.restoreBackfills(d); err != nil {
+		return nil, err
+	}
+	if f.hold, err = restoreHold(d); err != nil {
+		return nil, errSnapshot
+	}
 	for range d.Count(3) {
 		id := d.String()
 		f.clients[id] = restoreResends(d)
 		f.order = append(f.order, id)
 	}
+	f.audits = restoreAudits(d)
 	engine, policy := d.Bytes(), d.Bytes()
 	if d.Err() != nil || len(d.Rest()) != 0 {
 		return nil, errSnapshot
@@ -190,7 +203,12 @@ func (f *Fold) restoreDevices(d *telemetry.Decoder) error {
 			dev.units = append(dev.units, decode.Unit{Metric: d.String(), Unit: d.String()})
 		}
 		dev.state.restore(d)
-		dev.firstSeen, dev.lastSeen, dev.rawTime, dev.rawShift = d.Varint(), d.Varint(), d.Varint(), d.Varint()
+		dev.firstSeen, dev.lastSeen = d.Varint(), d.Varint()
+		if !dev.cadence.Restore(d) {
+			return errSnapshot
+		}
+		dev.rawTime, dev.rawShift = d.Varint(), d.Varint()
+		dev.source = d.String()
 		dev.rollup.ID = uint32(len(f.devices))
 		f.devices = append(f.devices, dev)
 		f.byKey[string(dev.stream.key(nil, dev.labels))] = dev

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"sluice/broker/decode"
@@ -53,7 +54,17 @@ type SourceSpec struct {
 	Stats       []telemetry.Stat `json:"stats"`
 	Expect      *Expect          `json:"expect,omitempty"`
 	Retained    Retained         `json:"retained,omitempty"`
+	Late        Late             `json:"late,omitempty"`
 }
+
+// Late says what becomes of a reading whose window is closed.
+type Late string
+
+// What a source may want; the empty word is LateQuarantine.
+const (
+	LateQuarantine Late = "quarantine"
+	LateBackfill   Late = "backfill" // the window is recomputed from the local history, see Backfill
+)
 
 // Retained says what a message with the retain flag is to a source.
 type Retained string
@@ -152,7 +163,7 @@ type source struct {
 }
 
 func (s *source) windows() rollup.Config {
-	return rollup.Config{Window: s.Window, Grace: s.Grace, Lateness: s.Lateness}
+	return rollup.Config{Window: s.Window, Grace: s.Grace, Lateness: s.Lateness, Quantiles: slices.ContainsFunc(s.Stats, telemetry.Stat.Sketched)}
 }
 
 func compile(raw []byte) (*compiled, error) {
@@ -176,6 +187,9 @@ func compile(raw []byte) (*compiled, error) {
 		if s.Window <= 0 {
 			return nil, fmt.Errorf("source %s: window must be positive", s.Name)
 		}
+		if s.Late != "" && s.Late != LateQuarantine && s.Late != LateBackfill {
+			return nil, fmt.Errorf("source %s: late: want quarantine or backfill, got %q", s.Name, s.Late)
+		}
 		s.Decode.Measurement = s.Measurement
 		if s.decoder, err = decode.New(s.Decode); err != nil {
 			return nil, fmt.Errorf("source %s: %w", s.Name, err)
@@ -188,11 +202,7 @@ func compile(raw []byte) (*compiled, error) {
 		}
 		c.sources = append(c.sources, s)
 	}
-	files := make([]rules.File, len(spec.Rules))
-	for i, f := range spec.Rules {
-		files[i] = rules.File{Name: f.Name, Data: []byte(f.Text)}
-	}
-	if c.rules, err = rules.Parse(files); err != nil {
+	if c.rules, err = spec.RuleSet(); err != nil {
 		return nil, fmt.Errorf("rules: %w", err)
 	}
 	return c, nil
