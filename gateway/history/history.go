@@ -14,6 +14,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -348,6 +349,9 @@ func (h *History) catchUp(ctx context.Context) error {
 		h.o.Log.Error("history is ahead of the journal, which must be another one; reading all of it", "history", after, "journal", last)
 		after = 0
 		h.write.restart()
+		if err := h.write.store.complete.lose(time.Now().UnixNano()); err != nil {
+			return err
+		}
 	}
 	r, err := h.o.Journal.Reread(after)
 	if err != nil {
@@ -375,8 +379,14 @@ func (h *History) catchUp(ctx context.Context) error {
 		}
 		if m := r.Missing(); m > missing {
 			h.counts.missed.Add(m - missing)
+			if err := h.write.store.complete.lose(time.Now().UnixNano()); err != nil {
+				return err
+			}
 			h.o.Log.Error("history has a gap: the journal was trimmed before it could be read", "records", m-missing, "after", after)
 			missing = m
+		}
+		if err := h.write.store.complete.begin(h.beginning(after)); err != nil {
+			return err
 		}
 		if err := roomFor(h.o.Dir); err != nil {
 			return err
@@ -401,6 +411,14 @@ func (h *History) catchUp(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// beginning is from when on a store is complete that goes on after a record, where nothing else says so.
+func (h *History) beginning(after seglog.LSN) int64 {
+	if after > 0 { // it was begun by a version that kept no account
+		return time.Now().UnixNano()
+	}
+	return math.MinInt64
 }
 
 // join decides whether the queue holds everything after at, the last record read. It does when the pipeline queued from a record at

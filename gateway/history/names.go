@@ -50,25 +50,51 @@ func plain(s string) string {
 func letter(c byte) bool { return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || c == '_' }
 func digit(c byte) bool  { return '0' <= c && c <= '9' }
 
-// seriesLabels are a device's labels and the metric's name. Labels whose names become one name share it, their values joined by ; in
-// the order of the names they had.
-func seriesLabels(b *labels.ScratchBuilder, d *telemetry.Device, metric string) labels.Labels {
-	b.Reset()
-	b.Add(model.MetricNameLabel, MetricName(d.Measurement, metric))
-	taken := make(map[string]string, len(d.Labels))
-	order := make([]string, 0, len(d.Labels))
+// Labels are a device's labels in PromQL. Labels whose names become one name share it, their values joined by ; in the order of the
+// names they had.
+func Labels(d *telemetry.Device) map[string]string {
+	m := make(map[string]string, len(d.Labels))
 	for _, l := range d.Labels {
 		name := LabelName(l.Name)
-		if v, twice := taken[name]; twice {
-			taken[name] = v + ";" + l.Value
+		if v, twice := m[name]; twice {
+			m[name] = v + ";" + l.Value
 			continue
 		}
-		taken[name] = l.Value
-		order = append(order, name)
+		m[name] = l.Value
 	}
-	for _, name := range order {
-		b.Add(name, taken[name])
+	return m
+}
+
+// seriesLabels are a device's labels in PromQL and the metric's name.
+func seriesLabels(b *labels.ScratchBuilder, d *telemetry.Device, metric string) labels.Labels {
+	return named(b, d, metric, "")
+}
+
+// storedLabels are seriesLabels and what the device's labels were called; see renamed.
+func storedLabels(b *labels.ScratchBuilder, d *telemetry.Device, metric string) labels.Labels {
+	return named(b, d, metric, renamed(d))
+}
+
+func named(b *labels.ScratchBuilder, d *telemetry.Device, metric, were string) labels.Labels {
+	b.Reset()
+	b.Add(model.MetricNameLabel, MetricName(d.Measurement, metric))
+	if were != "" {
+		b.Add(renamedLabel, were)
+	}
+	for name, value := range Labels(d) {
+		b.Add(name, value)
 	}
 	b.Sort()
 	return b.Labels()
+}
+
+// exactly matches a device's series, and those of devices that have more labels.
+func exactly(d *telemetry.Device, metric string) (ms []*labels.Matcher) {
+	equal := func(name, value string) { ms = append(ms, labels.MustNewMatcher(labels.MatchEqual, name, value)) } // equality cannot fail
+	equal(model.MetricNameLabel, MetricName(d.Measurement, metric))
+	equal(renamedLabel, renamed(d))
+	for name, value := range Labels(d) {
+		equal(name, value)
+	}
+	return ms
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
@@ -76,11 +77,11 @@ func newEngine(p parser.Parser) *promql.Engine {
 }
 
 // WithScope returns a context in which queries see nothing but series with these labels: tenants stay apart. Label names are those
-// of the device, as in the configuration.
+// of the device, as in the configuration; a label that only becomes the same name in PromQL is another one.
 func WithScope(ctx context.Context, scope map[string]string) context.Context {
 	var ms []*labels.Matcher
 	for name, value := range scope {
-		ms = append(ms, labels.MustNewMatcher(labels.MatchEqual, LabelName(name), value)) // equality cannot fail
+		ms = append(ms, confined(name, value)...)
 	}
 	return context.WithValue(ctx, scopeKey{}, ms)
 }
@@ -128,17 +129,21 @@ func (q *querier) Close() error {
 
 // Select implements storage.Querier.
 func (q *querier) Select(ctx context.Context, sorted bool, hints *storage.SelectHints, ms ...*labels.Matcher) storage.SeriesSet {
-	return seriesSet{q.Querier.Select(ctx, sorted, hints, scoped(ctx, ms)...)}
+	return seriesSet{q.visible(ctx, sorted, q.Querier.Select(ctx, sorted, hints, scoped(ctx, ms)...))}
 }
 
 // LabelValues implements storage.Querier.
 func (q *querier) LabelValues(ctx context.Context, name string, hints *storage.LabelHints, ms ...*labels.Matcher) ([]string, annotations.Annotations, error) {
+	if name == renamedLabel {
+		return nil, nil, nil
+	}
 	return q.Querier.LabelValues(ctx, name, hints, scoped(ctx, ms)...)
 }
 
 // LabelNames implements storage.Querier.
 func (q *querier) LabelNames(ctx context.Context, hints *storage.LabelHints, ms ...*labels.Matcher) ([]string, annotations.Annotations, error) {
-	return q.Querier.LabelNames(ctx, hints, scoped(ctx, ms)...)
+	names, notes, err := q.Querier.LabelNames(ctx, hints, scoped(ctx, ms)...)
+	return slices.DeleteFunc(names, func(n string) bool { return n == renamedLabel }), notes, err
 }
 
 type seriesSet struct{ storage.SeriesSet }

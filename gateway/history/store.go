@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -40,6 +41,8 @@ type store struct {
 	mark   mark
 	file   *os.File // of the watermark
 	synced int      // number of the first write-ahead segment that may not be synced
+
+	complete *complete
 }
 
 // openStore opens the TSDB. What is damaged is set aside, not deleted, as little of it as will do: single blocks, then the head with
@@ -128,7 +131,7 @@ func headFiles(dir string) (files []string, err error) {
 		return nil, err
 	}
 	for _, e := range entries {
-		if _, err := ulid.ParseStrict(e.Name()); err != nil && e.Name() != markName {
+		if _, err := ulid.ParseStrict(e.Name()); err != nil && e.Name() != markName && e.Name() != completeName {
 			files = append(files, e.Name())
 		}
 	}
@@ -161,7 +164,8 @@ func openStore(o Options) (*store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open history's watermark: %w", err)
 	}
-	db, whole, err := openDB(o)
+	c := openComplete(o.Dir)
+	db, whole, err := openDB(o, c)
 	if err != nil {
 		file.Close()
 		return nil, fmt.Errorf("open history: %w", err)
@@ -170,11 +174,11 @@ func openStore(o Options) (*store, error) {
 		o.Log.Warn("history's write-ahead log was damaged; reading the journal again from its beginning")
 		m = mark{}
 	}
-	return &store{db: db, dir: o.Dir, file: file, mark: m}, nil
+	return &store{db: db, dir: o.Dir, file: file, mark: m, complete: c}, nil
 }
 
 // openDB opens the TSDB; whole is false when it had to cut its write-ahead log. Damaged files that make it panic are an error.
-func openDB(o Options) (db *tsdb.DB, whole bool, err error) {
+func openDB(o Options, c *complete) (db *tsdb.DB, whole bool, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			db, err = nil, fmt.Errorf("damaged files: %v", p)
@@ -184,10 +188,14 @@ func openDB(o Options) (db *tsdb.DB, whole bool, err error) {
 		return nil, false, fmt.Errorf("meta.json of block %s cannot be read", bad)
 	}
 	reg := prometheus.NewRegistry()
-	db, err = tsdb.Open(o.Dir, quieter(o.Log), reg, options(o), nil)
+	t := options(o)
+	var opened atomic.Pointer[tsdb.DB]
+	t.BlocksToDelete = func(blocks []*tsdb.Block) map[ulid.ULID]struct{} { return c.gone(opened.Load(), o, blocks) }
+	db, err = tsdb.Open(o.Dir, quieter(o.Log), reg, t, nil)
 	if err != nil {
 		return nil, false, err
 	}
+	opened.Store(db)
 	return db, corruptions(reg) == 0, nil
 }
 
@@ -208,6 +216,7 @@ func options(o Options) *tsdb.Options {
 	t.IsolationDisabled = true                     // one writer; a query may see the first half of a commit
 	t.EnableMemorySnapshotOnShutdown = true
 	t.WALReplayConcurrency = 1
+	t.NewCompactorFunc = newCompactor
 	return t
 }
 

@@ -116,7 +116,7 @@ func (w *write) sample(app storage.Appender, s *sample, readings []telemetry.Rea
 		r := &readings[i]
 		se := set.metric(i, r.Metric)
 		if se == nil {
-			set.series = append(set.series, series{metric: r.Metric, labels: seriesLabels(&w.scratch, s.device, r.Metric)})
+			set.series = append(set.series, series{metric: r.Metric, labels: storedLabels(&w.scratch, s.device, r.Metric)})
 			se = &set.series[len(set.series)-1]
 		}
 		if se.some && se.t == t { // the TSDB would only tell of what was committed before
