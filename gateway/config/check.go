@@ -2,7 +2,9 @@ package config
 
 import (
 	"crypto/tls"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"net/url"
@@ -347,7 +349,16 @@ func (k *checker) rules() {
 
 func (k *checker) http() {
 	h := k.c.HTTP
-	k.readable("http.users_file", h.UsersFile, true)
+	if s := h.Socket; s != "" && s != "off" && !filepath.IsAbs(s) {
+		k.fail("http.socket", "want an absolute path, or off, got %q", s)
+	}
+	k.usersFile("http.users_file", h.UsersFile)
+	k.tls("http.tls", h.TLS)
+	for i, name := range h.Hosts {
+		if name == "" || strings.ContainsAny(name, "/:@ *") {
+			k.fail(fmt.Sprintf("http.hosts[%d]", i), "want a host's name without port, such as gateway.plant.example, got %q", name)
+		}
+	}
 	if h.Address == "" {
 		return
 	}
@@ -357,10 +368,27 @@ func (k *checker) http() {
 			k.fail("http.address", "%s is also that of mqtt.listeners[%d]", h.Address, i)
 		}
 	}
-	if !loopback && !h.Insecure {
-		k.fail("http.address", "%s can be reached from other machines, and this version asks nobody to log in: "+
-			"listen on 127.0.0.1 or set http.insecure: true", h.Address)
+	switch {
+	case loopback || h.Insecure:
+	case h.UsersFile == "":
+		k.fail("http.address", "%s can be reached from other machines, and nobody has to log in: set http.users_file and http.tls, "+
+			"listen on 127.0.0.1, or set http.insecure: true to show the gateway to everyone who can connect", h.Address)
+	case !h.TLS.Enabled():
+		k.fail("http.address", "%s can be reached from other machines, and passwords would cross the network in the clear: set http.tls, "+
+			"or http.insecure: true where the network itself is safe", h.Address)
 	}
+}
+
+// usersFile checks the file of those who may log in; where there is none yet, the gateway offers to make it.
+func (k *checker) usersFile(key, path string) {
+	if path == "" {
+		return
+	}
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		k.warn(key, "%s does not exist yet: the gateway prints a set-up token for the first user", path)
+		return
+	}
+	k.secret(key, path)
 }
 
 // url checks an address we send to.

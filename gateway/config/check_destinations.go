@@ -23,6 +23,7 @@ var destinationKeys = []struct {
 	{"url", []string{"influxdb", "nats", "mqtt"}},
 	{"org", []string{"influxdb"}},
 	{"bucket", []string{"influxdb"}},
+	{"canary", []string{"influxdb"}},
 	{"token_file", []string{"influxdb", "nats"}},
 	{"brokers", []string{"kafka"}},
 	{"topic", []string{"kafka", "mqtt"}},
@@ -75,8 +76,34 @@ func (k *checker) destinations() {
 		k.bytes(key+".disk.max_bytes", d.Disk.MaxBytes, 1<<20, 1<<50)
 		k.oneOf(key+".disk.when_full", d.Disk.WhenFull, []string{"degrade", "drop_oldest", "refuse"}, nil)
 		k.ladder(key+".disk.ladder", d.Disk.Ladder)
-		k.bytes(key+".bandwidth.bytes_per_second", d.Bandwidth.BytesPerSecond, 0, 1<<50)
-		k.bytes(key+".bandwidth.bytes_per_day", d.Bandwidth.BytesPerDay, 0, 1<<50)
+		k.bandwidth(key+".bandwidth", &d.Bandwidth)
+		if d.Canary.Every != 0 {
+			k.duration(key+".canary.every", d.Canary.Every, time.Second, 24*time.Hour)
+		}
+	}
+}
+
+// atLeast checks a bound that 0 switches off.
+func (k *checker) atLeast(key string, n, least Bytes) {
+	if n > 0 && n < least && k.sound(key) {
+		k.fail(key, "want 0 for no bound, or at least %d bytes, got %d", least, n)
+	}
+}
+
+func (k *checker) bandwidth(key string, b *Bandwidth) {
+	k.bytes(key+".bytes_per_second", b.BytesPerSecond, 0, 1<<50)
+	k.bytes(key+".bytes_per_day", b.BytesPerDay, 0, 1<<50)
+	k.bytes(key+".bytes_per_month", b.BytesPerMonth, 0, 1<<50)
+	k.atLeast(key+".bytes_per_second", b.BytesPerSecond, 512)
+	k.atLeast(key+".bytes_per_day", b.BytesPerDay, 64<<10) // a TLS handshake is 5 KiB, and a day may need several
+	k.atLeast(key+".bytes_per_month", b.BytesPerMonth, 64<<10)
+	if _, _, ok := b.Quiet(); !ok && k.sound(key+".quiet_hours") {
+		k.fail(key+".quiet_hours", `want two times of day such as "22:00-06:00", got %q`, b.QuietHours)
+	}
+	if b.Zone != "" && k.sound(key+".zone") {
+		if _, err := time.LoadLocation(b.Zone); err != nil || b.Zone == "Local" {
+			k.fail(key+".zone", `want a time zone such as "Europe/Berlin" or "UTC", got %q`, b.Zone)
+		}
 	}
 }
 

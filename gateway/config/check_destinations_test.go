@@ -47,6 +47,12 @@ func TestLoad_DestinationsOfEveryTypeAreChecked(t *testing.T) {
 		{"mqtt, password on this machine", `type: mqtt, url: "mqtt://127.0.0.1", topic: t, username: u, password_file: pw`, "", ""},
 		{"mqtt, TLS on a plain address", `type: mqtt, url: "mqtt://h", topic: t, tls: { enabled: true }`, "tls: mqtt:// is not encrypted: nothing of this would be in force", ""},
 		{"mqtt, wildcard", `type: mqtt, url: "mqtt://h", topic: "edge/#"`, `topic: want levels with slashes between, without wildcards, not beginning with $, got "edge/#"`, ""},
+		{"bounds on traffic", mqtt + `, bandwidth: { bytes_per_second: 20kB, bytes_per_day: 50MB, bytes_per_month: 1GB, quiet_hours: "22:00-06:00", zone: Europe/Berlin }`, "", ""},
+		{"bounds too small", mqtt + `, bandwidth: { bytes_per_second: 100, bytes_per_day: 1kB }`, "bandwidth.bytes_per_second: want 0 for no bound, or at least 512 bytes, got 100\nbandwidth.bytes_per_day: want 0 for no bound, or at least 65536 bytes, got 1000", ""},
+		{"quiet hours", mqtt + `, bandwidth: { quiet_hours: "22-6" }`, `bandwidth.quiet_hours: want two times of day such as "22:00-06:00", got "22-6"`, ""},
+		{"quiet all day", mqtt + `, bandwidth: { quiet_hours: "22:00-22:00" }`, `bandwidth.quiet_hours: want two times of day such as "22:00-06:00", got "22:00-22:00"`, ""},
+		{"zone of the bounds", mqtt + `, bandwidth: { zone: Moon }`, `bandwidth.zone: want a time zone such as "Europe/Berlin" or "UTC", got "Moon"`, ""},
+		{"canary of another type", mqtt + `, canary: { every: 1m }`, "canary: belongs to type influxdb, not to mqtt", ""},
 		{"mqtt, braces", `type: mqtt, url: "mqtt://h", topic: "edge/{}"`, `topic: want {label} in "edge/{}"`, ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

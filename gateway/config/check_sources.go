@@ -19,9 +19,8 @@ var (
 	formatsHere = []string{"json", "value", "senml", "cbor", "influx", "sparkplug", "availability", "tasmota", "shelly", "zigbee2mqtt", "esphome",
 		"ttn", "chirpstack", "homie"}
 	// presets know their devices' topics, and where time and number stand.
-	presets    = []string{"sparkplug", "tasmota", "shelly", "zigbee2mqtt", "esphome", "ttn", "chirpstack", "homie"}
-	statsLater = []string{"p50", "p90", "p95", "p99"}
-	timeUnits  = []string{"s", "ms", "us", "ns", "rfc3339", "auto"}
+	presets   = []string{"sparkplug", "tasmota", "shelly", "zigbee2mqtt", "esphome", "ttn", "chirpstack", "homie"}
+	timeUnits = []string{"s", "ms", "us", "ns", "rfc3339", "auto"}
 )
 
 func (k *checker) sources() {
@@ -59,7 +58,10 @@ func (k *checker) sources() {
 		k.words(key+".labels", s.Labels)
 		k.oneOf(key+".send", s.Send, []string{"aggregates", "readings", "both"}, nil)
 		k.windows(key, s)
-		k.oneOf(key+".late", s.Late, []string{"quarantine"}, []string{"backfill"})
+		k.oneOf(key+".late", s.Late, []string{"quarantine", "backfill"}, nil)
+		if s.Late == "backfill" && k.c.History.Keep == 0 && k.sound("history.keep") {
+			k.fail(key+".late", "backfill recomputes windows from the local history, which history.keep: 0 switches off")
+		}
 		k.stats(key+".stats", s.Stats)
 		k.shadowed(key, i)
 	}
@@ -141,10 +143,6 @@ func (k *checker) stats(key string, stats []string) {
 	}
 	for i, s := range stats {
 		at := fmt.Sprintf("%s[%d]", key, i)
-		if slices.Contains(statsLater, s) {
-			k.fail(at, "stat %q is not available in this version (available: %s)", s, strings.Join(statNames(), ", "))
-			continue
-		}
 		if k.sound(at) && !slices.Contains(statNames(), s) {
 			k.fail(at, "unknown stat %q%s (available: %s)", s, didYouMean(s, statNames()), strings.Join(statNames(), ", "))
 		}

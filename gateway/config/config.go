@@ -4,7 +4,11 @@
 // holds no secret: keys ending in _file name files that ReadSecret reads.
 package config
 
-import "time"
+import (
+	"path/filepath"
+	"strings"
+	"time"
+)
 
 // Bytes is a size; in the file a plain number of bytes or one with a unit: "256KiB", "16MiB", "1GB".
 type Bytes int64
@@ -190,6 +194,7 @@ type Destination struct {
 	Match           map[string]string `yaml:"match"` // label matchers; empty: every point
 	Disk            Disk              `yaml:"disk"`
 	Bandwidth       Bandwidth         `yaml:"bandwidth"`
+	Canary          Canary            `yaml:"canary"` // influxdb
 }
 
 // DestinationTLS says how a destination is trusted, and how it trusts us.
@@ -210,10 +215,35 @@ type Disk struct {
 	Ladder   []time.Duration `yaml:"ladder"`
 }
 
-// Bandwidth bounds what one destination may send; 0: no bound.
+// Bandwidth bounds the traffic of one destination, as it is on the wire in both directions; 0: no bound.
 type Bandwidth struct {
-	BytesPerSecond Bytes `yaml:"bytes_per_second"`
-	BytesPerDay    Bytes `yaml:"bytes_per_day"`
+	BytesPerSecond Bytes  `yaml:"bytes_per_second"`
+	BytesPerDay    Bytes  `yaml:"bytes_per_day"`
+	BytesPerMonth  Bytes  `yaml:"bytes_per_month"`
+	QuietHours     string `yaml:"quiet_hours"` // "22:00-06:00": nothing but alerts is sent
+	Zone           string `yaml:"zone"`        // of days, months and quiet hours; default: the gateway's
+}
+
+// Quiet is QuietHours as times of day, equal ones for none. ok is false for anything else than "hh:mm-hh:mm".
+func (b *Bandwidth) Quiet() (from, to time.Duration, ok bool) {
+	if b.QuietHours == "" {
+		return 0, 0, true
+	}
+	first, second, cut := strings.Cut(b.QuietHours, "-")
+	f, err := time.Parse("15:04", strings.TrimSpace(first))
+	t, err2 := time.Parse("15:04", strings.TrimSpace(second))
+	if !cut || err != nil || err2 != nil || f.Equal(t) {
+		return 0, 0, false
+	}
+	day := func(t time.Time) time.Duration {
+		return time.Duration(t.Hour())*time.Hour + time.Duration(t.Minute())*time.Minute
+	}
+	return day(f), day(t), true
+}
+
+// Canary checks a destination end to end with a point of its own.
+type Canary struct {
+	Every time.Duration `yaml:"every"` // 0: not at all
 }
 
 // History configures the local history.
@@ -222,12 +252,25 @@ type History struct {
 	MaxBytes Bytes         `yaml:"max_bytes"` // 0: no bound
 }
 
-// HTTP configures the status pages, metrics and API.
+// HTTP configures the dashboard, metrics and API.
 type HTTP struct {
-	Address   string `yaml:"address"` // empty: none
-	UsersFile string `yaml:"users_file,path"`
-	TLS       TLS    `yaml:"tls"`
-	Insecure  bool   `yaml:"insecure"` // allows plain HTTP beyond loopback
+	Address   string   `yaml:"address"`         // empty: the socket alone
+	Socket    string   `yaml:"socket"`          // empty: sluice.sock in the data directory; off: none
+	UsersFile string   `yaml:"users_file,path"` // who may log in; empty: nobody has to. It need not exist yet
+	Hosts     []string `yaml:"hosts"`           // names by which it may be called, besides those of loopback
+	TLS       TLS      `yaml:"tls"`
+	Insecure  bool     `yaml:"insecure"` // allows plain HTTP beyond loopback
+}
+
+// SocketPath is where the unix socket is, empty for none.
+func (c *Config) SocketPath() string {
+	switch c.HTTP.Socket {
+	case "":
+		return filepath.Join(c.Gateway.DataDir, "sluice.sock")
+	case "off":
+		return ""
+	}
+	return c.HTTP.Socket
 }
 
 // Default is the configuration of an empty file.
@@ -283,6 +326,9 @@ func defaultSource() Source {
 		Stats:    []string{"count", "mean", "min", "max", "last"},
 	}
 }
+
+// NewWebhook is a webhook with the defaults of every key.
+func NewWebhook() Webhook { return defaultWebhook() }
 
 func defaultWebhook() Webhook {
 	return Webhook{

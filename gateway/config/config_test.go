@@ -160,11 +160,7 @@ http: { address: "127.0.0.1:8081", users_file: users, tls: {}, insecure: true }
 	if want := []string{in("rules.d/a.yaml"), in("rules.d/b.yaml")}; err != nil || !reflect.DeepEqual(files, want) {
 		t.Errorf("RuleFiles = %v, %v, want %v", files, err, want)
 	}
-	wantWarnings := []string{
-		"37:37: uplink.destinations[0].bandwidth.bytes_per_second: has no effect in this version",
-		"37:58: uplink.destinations[0].bandwidth.bytes_per_day: has no effect in this version",
-		"39:49: http.users_file: has no effect in this version",
-	}
+	var wantWarnings []string
 	var got []string
 	for _, w := range c.Warnings {
 		got = append(got, strings.TrimPrefix(w.Error(), c.File+":"))
@@ -260,11 +256,12 @@ func TestLoad_ErrorsPointAndTeach(t *testing.T) {
 		{"window", source + "window: 10ms }", "2:34: sources[0].window: want 100ms to 1d, got 10ms"},
 		{"window fraction", source + "window: 1000001us }", "2:34: sources[0].window: want whole milliseconds, got 1.000001s"},
 		{"grace", source + "grace: 2h }", "2:33: sources[0].grace: want 0s to 1h, got 2h"},
-		{"late", source + "late: backfill }", `2:32: sources[0].late: late "backfill" is not available in this version (available: quarantine)`},
-		{"stat later", source + "stats: [p50] }", `2:34: sources[0].stats[0]: stat "p50" is not available in this version (available: count, mean, min, max, last, sum, first, stddev)`},
-		{"stat unknown", source + "stats: [avg, mx] }", `2:34: sources[0].stats[0]: unknown stat "avg" (available: count, mean, min, max, last, sum, first, stddev)
-2:39: sources[0].stats[1]: unknown stat "mx"; did you mean "max"? (available: count, mean, min, max, last, sum, first, stddev)`},
-		{"no stat", source + "stats: [] }", "2:33: sources[0].stats: want at least one of count, mean, min, max, last, sum, first, stddev"},
+		{"late", source + "late: drop }", `2:32: sources[0].late: unknown late "drop" (available: quarantine, backfill)`},
+		{"backfill without history", source + "late: backfill }\nhistory: { keep: 0 }\n", `2:32: sources[0].late: backfill recomputes windows from the local history, which history.keep: 0 switches off`},
+		{"stat that is none", source + "stats: [p50, p51] }", `2:39: sources[0].stats[1]: unknown stat "p51"; did you mean "p50"? (available: count, mean, min, max, last, sum, first, stddev, p50, p90, p95, p99)`},
+		{"stat unknown", source + "stats: [avg, mx] }", `2:34: sources[0].stats[0]: unknown stat "avg" (available: count, mean, min, max, last, sum, first, stddev, p50, p90, p95, p99)
+2:39: sources[0].stats[1]: unknown stat "mx"; did you mean "max"? (available: count, mean, min, max, last, sum, first, stddev, p50, p90, p95, p99)`},
+		{"no stat", source + "stats: [] }", "2:33: sources[0].stats: want at least one of count, mean, min, max, last, sum, first, stddev, p50, p90, p95, p99"},
 		{"stat twice", source + "stats: [min, min] }", `2:39: sources[0].stats[1]: "min" is listed twice`},
 		{"measurement", source + "measurement: alerts }", `2:39: sources[0].measurement: "alerts" is reserved for the gateway's own points`},
 		{"label captured", "sources:\n  - { name: a, topic: \"{x}\", labels: [x] }", `2:39: sources[0].labels[0]: "x" is already captured from the topic`},
@@ -295,9 +292,13 @@ func TestLoad_ErrorsPointAndTeach(t *testing.T) {
 		{"ladder", dest + "disk: { ladder: [1m, 90s] } }", "3:84: uplink.destinations[0].disk.ladder[1]: want a multiple of the step before, 1m, got 1m30s"},
 
 		{"rules", "rules: { files: [\"[\", /nowhere/r.yaml] }", "1:18: rules.files[0]: \"DIR/[\" is no file pattern: syntax error in pattern\n1:23: rules.files[1]: /nowhere/r.yaml does not exist"},
-		{"http open", `http: { address: "0.0.0.0:8080" }`, "1:18: http.address: 0.0.0.0:8080 can be reached from other machines, and this version asks nobody to log in: listen on 127.0.0.1 or set http.insecure: true"},
+		{"http open", `http: { address: "0.0.0.0:8080" }`, "1:18: http.address: 0.0.0.0:8080 can be reached from other machines, and nobody has to log in: set http.users_file and http.tls, listen on 127.0.0.1, or set http.insecure: true to show the gateway to everyone who can connect"},
+		{"http in the clear", `http: { address: "0.0.0.0:8080", users_file: u }`, "1:18: http.address: 0.0.0.0:8080 can be reached from other machines, and passwords would cross the network in the clear: set http.tls, or http.insecure: true where the network itself is safe"},
+		{"http socket", `http: { socket: run/s.sock }`, `1:17: http.socket: want an absolute path, or off, got "run/s.sock"`},
+		{"http hosts", `http: { hosts: [ok.example, "a:80"] }`, `1:29: http.hosts[1]: want a host's name without port, such as gateway.plant.example, got "a:80"`},
+		{"http users", "http: { users_file: /dev/null }", "1:21: http.users_file: /dev/null is not a plain file"},
 		{"http collides", `http: { address: "127.0.0.1:1883" }`, "1:18: http.address: 127.0.0.1:1883 is also that of mqtt.listeners[0]"},
-		{"http tls", "http: { tls: { cert_file: /dev/null } }", "1:27: http.tls.cert_file: is not available in this version"},
+		{"http tls", "http: { tls: { cert_file: /dev/null } }", "1:14: http.tls: cert_file and key_file belong together"},
 
 		{"long list", source + "fields: [" + strings.Repeat("a,", maxList+1) + "] }", "2:34: sources[0].fields: want at most 4096 entries, got 4097"},
 		{"all at once", "gateway: { idd: 1 }\njournal: { commit_interval: 5 }\nhistory: { keep: x }", `1:12: unknown key "gateway.idd"; did you mean "id"?
@@ -336,6 +337,8 @@ func TestLoad_EnvironmentSetsEveryKey(t *testing.T) {
 				switch key {
 				case "gateway.id":
 					value = "from-env"
+				case "http.socket":
+					value = "/run/from-env.sock"
 				case "gateway.zone":
 					value = "Europe/Berlin"
 				}
@@ -362,8 +365,12 @@ func TestLoad_EnvironmentSetsEveryKey(t *testing.T) {
 				value = "{ From.Env: x }"
 				want.Set(reflect.ValueOf(map[string]string{"From.Env": "x"}))
 			case []string:
-				value = "[/etc/host*, /etc/passwd]"
-				want.Set(reflect.ValueOf([]string{"/etc/host*", "/etc/passwd"}))
+				list := []string{"/etc/host*", "/etc/passwd"}
+				if key == "http.hosts" {
+					list = []string{"a.example", "b.example"}
+				}
+				value = "[" + strings.Join(list, ", ") + "]"
+				want.Set(reflect.ValueOf(list))
 			default: // lists of sections, set whole, as YAML
 				value = "[]"
 				want.Set(reflect.MakeSlice(field.Type(), 0, 0))
@@ -374,11 +381,11 @@ func TestLoad_EnvironmentSetsEveryKey(t *testing.T) {
 			if err != nil && !errors.As(err, &errs) {
 				t.Fatal(err)
 			}
-			for _, e := range errs { // keys that this version refuses, and an empty list of listeners, are read all the same
+			for _, e := range errs { // half a pair, and an empty list of listeners, are read all the same
 				if !strings.Contains(e.Msg, "not available") && !strings.Contains(e.Msg, "belong together") && !strings.Contains(e.Msg, "at least") {
 					t.Errorf("%s=%s: %v", EnvName(key), value, e)
 				}
-				if !strings.HasPrefix(e.File, "environment "+EnvName(key)) && !strings.HasPrefix(key, "journal.") {
+				if !strings.HasPrefix(e.File, "environment "+EnvName(key)) && !strings.HasPrefix(key, "journal.") && !strings.HasPrefix(key, "http.tls.") {
 					t.Errorf("error names %q, want environment %s", e.File, EnvName(key))
 				}
 			}

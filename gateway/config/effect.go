@@ -2,26 +2,14 @@ package config
 
 import "strings"
 
-// noEffect lists keys that the schema has and this version ignores without harm. What would do harm when ignored is refused
-// instead: see refused.
-var noEffect = []string{
-	"http.users_file",
-	"uplink.destinations[].bandwidth",
-}
-
-// refused lists keys that this version does not act on and that nobody should believe in force.
-var refused = []string{
-	"http.tls",
-}
+// noEffect lists keys that the schema has and this version ignores without harm.
+var noEffect = []string{}
 
 // withoutEffect names every written key that does nothing in this version.
 func (k *checker) withoutEffect() {
 	for key := range k.places {
 		if matchesKey(noEffect, key) && k.isLeaf(key) {
 			k.warn(key, "has no effect in this version")
-		}
-		if matchesKey(refused, key) && k.isLeaf(key) {
-			k.fail(key, "is not available in this version")
 		}
 	}
 }

@@ -98,7 +98,7 @@ func (d *decoder) strayEnv(known map[string]bool) {
 	}
 	for _, kv := range os.Environ() {
 		name, value, _ := strings.Cut(kv, "=")
-		if !strings.HasPrefix(name, envPrefix) || known[name] || value == "" {
+		if !strings.HasPrefix(name, envPrefix) || known[name] || value == "" || name == "SLUICE_ADDRESS" { // of the commands
 			continue
 		}
 		d.warnings = append(d.warnings, Error{File: "environment " + name, Msg: "sets no key" + didYouMean(name, names)})
