@@ -2,14 +2,8 @@ package console
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"io"
-	"log/slog"
-	"mime"
 	"net/http"
-	"net/url"
-	"strings"
 	"time"
 )
 
@@ -89,6 +83,8 @@ type RuleDetail struct {
 	File        string            `json:"file"`
 	Line        int               `json:"line"`
 	Condition   string            `json:"condition"` // as written: expr, or what absent or anomaly says
+	Match       map[string]string `json:"match"`     // labels and patterns of the devices it looks at; empty: all
+	Clear       string            `json:"clear"`     // as written; "": the alert ends when the condition does not hold
 	For         float64           `json:"for_seconds"`
 	KeepFor     float64           `json:"keep_firing_for_seconds"`
 	Labels      map[string]string `json:"labels"`
@@ -109,6 +105,7 @@ type SeriesDetail struct {
 	Since         time.Time         `json:"since,omitzero"`           // of State, where it is pending or firing
 	LastEvaluated time.Time         `json:"last_evaluation,omitzero"` // when a reading last moved it
 	Why           string            `json:"why"`                      // the values the condition saw
+	Score         *float64          `json:"score,omitempty"`          // of an anomaly rule: how unusual the last value is, firing or not
 }
 
 // SilenceList is /api/v1/silences.
@@ -151,196 +148,107 @@ type Created struct {
 	ID string `json:"id"`
 }
 
-// deskRoutes adds the paths of alerts, silences and rules.
-func deskRoutes(mux *http.ServeMux, d Desk, log *slog.Logger) {
-	k := desk{api{log: log}, d}
-	handle := func(path string, methods map[string]http.HandlerFunc) { mux.Handle(path, byMethod(methods)) }
-	handle("/api/v1/alerts", map[string]http.HandlerFunc{http.MethodGet: k.alerts})
-	handle("/api/v1/alerts/{fingerprint}/ack", map[string]http.HandlerFunc{http.MethodPost: k.acknowledge, http.MethodDelete: k.unacknowledge})
-	handle("/api/v1/silences", map[string]http.HandlerFunc{http.MethodGet: k.silences, http.MethodPost: k.silence})
-	handle("/api/v1/silences/{id}", map[string]http.HandlerFunc{http.MethodDelete: k.expire})
-	handle("/api/v1/rules", map[string]http.HandlerFunc{http.MethodGet: k.rules})
-	handle("/api/v1/rules/reload", map[string]http.HandlerFunc{http.MethodPost: k.reload})
+func (s *site) alerts(w http.ResponseWriter, r *http.Request) {
+	s.answer(w, http.StatusOK, s.alertsFor(who(r)))
 }
 
-// byMethod answers each method with its handler, HEAD as GET, and holds those that change something to ownOrigin.
-func byMethod(methods map[string]http.HandlerFunc) http.Handler {
-	var allow []string
-	for _, m := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodDelete} {
-		if methods[m] != nil || m == http.MethodHead && methods[http.MethodGet] != nil {
-			allow = append(allow, m)
-		}
-	}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		method := r.Method
-		if method == http.MethodHead {
-			method = http.MethodGet
-		}
-		h := methods[method]
-		switch {
-		case h == nil:
-			w.Header().Set("Allow", strings.Join(allow, ", "))
-			problem(w, http.StatusMethodNotAllowed, "this path takes "+strings.Join(allow, ", "))
-		case method != http.MethodGet && !ownOrigin(r):
-			problem(w, http.StatusForbidden, "a page of another origin asked for this")
-		case method == http.MethodPost && !isJSON(r):
-			problem(w, http.StatusUnsupportedMediaType, "want Content-Type: application/json")
-		default:
-			h(w, r)
-		}
-	})
-}
-
-// ownOrigin refuses what a browser sends on behalf of a page from elsewhere. Programs send neither header.
-func ownOrigin(r *http.Request) bool {
-	if site := r.Header.Get("Sec-Fetch-Site"); site != "" && site != "same-origin" && site != "none" {
-		return false
-	}
-	origin := r.Header.Get("Origin")
-	if origin == "" {
-		return true
-	}
-	u, err := url.Parse(origin)
-	return err == nil && strings.EqualFold(u.Host, r.Host)
-}
-
-func isJSON(r *http.Request) bool {
-	t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	return err == nil && t == "application/json"
-}
-
-type desk struct {
-	api
-	d Desk
-}
-
-// anonymous is who asks where nobody logs in and nobody gives a name.
-const anonymous = "anonymous"
-
-func author(given string) string {
-	if given == "" {
-		return anonymous
-	}
-	return given
-}
-
-func (k desk) alerts(w http.ResponseWriter, _ *http.Request) {
-	l := k.d.AlertList()
-	l.Alerts, l.Recent = list(l.Alerts), list(l.Recent)
-	for _, part := range [][]AlertDetail{l.Alerts, l.Recent} {
-		for i := range part {
-			part[i].Notifications = list(part[i].Notifications)
-		}
-	}
-	k.answer(w, http.StatusOK, l)
-}
-
-func (k desk) rules(w http.ResponseWriter, r *http.Request) {
+func (s *site) rules(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), operateTimeout)
 	defer cancel()
-	l, err := k.d.RuleList(ctx)
+	l, err := s.desk.RuleList(ctx)
 	if err != nil {
-		k.fail(w, err)
+		s.fail(w, err)
 		return
 	}
 	l.Rules = list(l.Rules)
 	for i := range l.Rules {
 		l.Rules[i].Series = list(l.Rules[i].Series)
 	}
-	k.answer(w, http.StatusOK, l)
+	s.answer(w, http.StatusOK, l)
 }
 
-func (k desk) silences(w http.ResponseWriter, _ *http.Request) {
-	l := k.d.SilenceList()
-	l.Silences = list(l.Silences)
-	k.answer(w, http.StatusOK, l)
+func (s *site) silences(w http.ResponseWriter, r *http.Request) {
+	s.answer(w, http.StatusOK, s.silencesFor(who(r)))
 }
 
-func (k desk) acknowledge(w http.ResponseWriter, r *http.Request) {
+func (s *site) acknowledge(w http.ResponseWriter, r *http.Request) {
 	var a Acknowledgement
-	if k.read(w, r, &a) {
-		a.Author = author(a.Author)
-		k.change(w, r, func(ctx context.Context) error { return k.d.Acknowledge(ctx, r.PathValue("fingerprint"), a) })
+	if !s.read(w, r, &a) {
+		return
 	}
-}
-
-func (k desk) unacknowledge(w http.ResponseWriter, r *http.Request) {
-	k.change(w, r, func(ctx context.Context) error {
-		return k.d.Unacknowledge(ctx, r.PathValue("fingerprint"), author(r.URL.Query().Get("author")))
+	a.Author = author(r, a.Author)
+	s.command(w, r, func(ctx context.Context) error {
+		fingerprint := r.PathValue("fingerprint")
+		if err := s.mayTouch(who(r), fingerprint); err != nil {
+			return err
+		}
+		return s.desk.Acknowledge(ctx, fingerprint, a)
 	})
 }
 
-func (k desk) silence(w http.ResponseWriter, r *http.Request) {
-	var s NewSilence
-	if !k.read(w, r, &s) {
+func (s *site) unacknowledge(w http.ResponseWriter, r *http.Request) {
+	s.command(w, r, func(ctx context.Context) error {
+		fingerprint := r.PathValue("fingerprint")
+		if err := s.mayTouch(who(r), fingerprint); err != nil {
+			return err
+		}
+		return s.desk.Unacknowledge(ctx, fingerprint, author(r, r.URL.Query().Get("author")))
+	})
+}
+
+func (s *site) silence(w http.ResponseWriter, r *http.Request) {
+	var n NewSilence
+	if !s.read(w, r, &n) {
 		return
 	}
-	s.Author = author(s.Author)
+	n.Author = author(r, n.Author)
+	if err := s.confine(who(r), &n); err != nil {
+		s.fail(w, err)
+		return
+	}
+	journalled(r)
 	ctx, cancel := context.WithTimeout(r.Context(), operateTimeout)
 	defer cancel()
-	id, err := k.d.AddSilence(ctx, s)
+	id, err := s.desk.AddSilence(ctx, n)
 	if err != nil {
-		k.fail(w, err)
+		s.fail(w, err)
 		return
 	}
-	k.answer(w, http.StatusCreated, Created{id})
+	s.answer(w, http.StatusCreated, Created{id})
 }
 
-func (k desk) expire(w http.ResponseWriter, r *http.Request) {
-	k.change(w, r, func(ctx context.Context) error {
-		return k.d.ExpireSilence(ctx, r.PathValue("id"), author(r.URL.Query().Get("author")))
+func (s *site) expire(w http.ResponseWriter, r *http.Request) {
+	s.command(w, r, func(ctx context.Context) error {
+		id := r.PathValue("id")
+		if err := s.mayEnd(who(r), id); err != nil {
+			return err
+		}
+		return s.desk.ExpireSilence(ctx, id, author(r, r.URL.Query().Get("author")))
 	})
 }
 
-func (k desk) reload(w http.ResponseWriter, r *http.Request) { k.change(w, r, k.d.ReloadRules) }
+func (s *site) reload(w http.ResponseWriter, r *http.Request) {
+	if s.audited(w, r, "reload", "") {
+		s.change(w, r, s.desk.ReloadRules)
+	}
+}
 
 // operateTimeout bounds how long a change may take to be written and to show.
 const operateTimeout = 10 * time.Second
 
-func (k desk) change(w http.ResponseWriter, r *http.Request, do func(context.Context) error) {
+// command is a change whose journal record says who asked for it.
+func (s *site) command(w http.ResponseWriter, r *http.Request, do func(context.Context) error) {
+	journalled(r)
+	s.change(w, r, do)
+}
+
+func (s *site) change(w http.ResponseWriter, r *http.Request, do func(context.Context) error) {
 	ctx, cancel := context.WithTimeout(r.Context(), operateTimeout)
 	defer cancel()
 	if err := do(ctx); err != nil {
-		k.fail(w, err)
+		s.fail(w, err)
 		return
 	}
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(http.StatusNoContent)
-}
-
-// fail answers with what went wrong. What is not the caller's fault is a 503: the journal may take it again later.
-func (k desk) fail(w http.ResponseWriter, err error) {
-	code, detail := http.StatusServiceUnavailable, err.Error()
-	switch {
-	case errors.Is(err, ErrNotFound):
-		code, detail = http.StatusNotFound, strings.TrimPrefix(detail, ErrNotFound.Error()+": ")
-	case errors.Is(err, ErrInvalid):
-		code, detail = http.StatusUnprocessableEntity, strings.TrimPrefix(detail, ErrInvalid.Error()+": ")
-	default:
-		k.log.Error("operator's command not carried out", "err", err)
-	}
-	problem(w, code, detail)
-}
-
-// read decodes a JSON body with known names only, or answers with what is wrong with it.
-func (k desk) read(w http.ResponseWriter, r *http.Request, into any) bool {
-	d := json.NewDecoder(r.Body)
-	d.DisallowUnknownFields()
-	err := d.Decode(into)
-	if err == nil {
-		if _, err = d.Token(); err == io.EOF {
-			return true
-		}
-		err = errors.New("more than one JSON value")
-	}
-	var large *http.MaxBytesError
-	switch {
-	case errors.As(err, &large):
-		problem(w, http.StatusRequestEntityTooLarge, "the body is larger than any command")
-	case err == io.EOF:
-		problem(w, http.StatusBadRequest, "the body is empty: want a JSON object")
-	default:
-		problem(w, http.StatusBadRequest, "the body cannot be read: "+strings.TrimPrefix(err.Error(), "json: "))
-	}
-	return false
 }

@@ -288,7 +288,7 @@ func TestErrors_AreProblemDocuments(t *testing.T) {
 }
 
 func TestHeaders_AreOnEveryAnswer(t *testing.T) {
-	for _, path := range []string{"/", "/status.js", "/status.css", "/icon.svg", "/healthz", "/readyz", "/metrics", "/api/v1/status", "/nothing"} {
+	for _, path := range []string{"/", "/plain", "/status.js", "/status.css", "/icon.svg", "/healthz", "/readyz", "/metrics", "/api/v1/status", "/nothing"} {
 		h := ask(t, &plant{}, "GET", path).Header
 		csp := h.Get("Content-Security-Policy")
 		if !strings.HasPrefix(csp, "default-src 'self';") || strings.Contains(csp, "unsafe") || !strings.Contains(csp, "frame-ancestors 'none'") ||
@@ -302,7 +302,7 @@ func TestHeaders_AreOnEveryAnswer(t *testing.T) {
 }
 
 func TestPage_KeepsToItsPolicy(t *testing.T) {
-	html := body(t, ask(t, &plant{}, "GET", "/"))
+	html := body(t, ask(t, &plant{}, "GET", "/plain"))
 	if !strings.Contains(html, `<script src="/status.js" defer></script>`) {
 		t.Errorf("the page does not load its script")
 	}
@@ -320,7 +320,7 @@ func TestPage_KeepsToItsPolicy(t *testing.T) {
 }
 
 func TestPage_EveryElementTheScriptUsesIsThere(t *testing.T) {
-	html := body(t, ask(t, &plant{}, "GET", "/"))
+	html := body(t, ask(t, &plant{}, "GET", "/plain"))
 	js := body(t, ask(t, &plant{}, "GET", "/status.js"))
 	ids := regexp.MustCompile(`(?:el|fill)\("([a-z-]+)"`).FindAllStringSubmatch(js, -1)
 	if len(ids) < 15 {

@@ -24,6 +24,7 @@ type Status struct {
 	Destinations []Destination `json:"destinations"`
 	Webhooks     []Destination `json:"webhooks"`
 	Journal      Journal       `json:"journal"`
+	Disk         Disk          `json:"disk"`
 	Ledger       Ledger        `json:"ledger"`
 }
 
@@ -60,6 +61,20 @@ type Destination struct {
 	LastError   string    `json:"last_error"`  // "" once something was delivered after it
 	LastErrorAt time.Time `json:"last_error_at,omitzero"`
 	LastSuccess time.Time `json:"last_success,omitzero"`
+
+	Kind        string           `json:"kind"`      // destination or webhook
+	MaxBytes    int64            `json:"max_bytes"` // of the outbox; 0: none but the disk
+	WhenFull    string           `json:"when_full"` // degrade drop_oldest refuse
+	HeadMovedAt time.Time        `json:"head_moved_at,omitzero"`
+	Tiers       []OutboxTier     `json:"tiers"`
+	Shed        uint64           `json:"shed_points"`     // lost, see the ledger
+	Degraded    uint64           `json:"degraded_points"` // merged into longer windows
+	InFlight    int              `json:"in_flight"`       // requests under way
+	Batch       int              `json:"batch"`           // points in one request at the moment
+	Rebuilds    uint64           `json:"rebuilds"`        // times the connection was built anew because nothing moved
+	Bandwidth   *OutboxBandwidth `json:"bandwidth"`       // null: no bound
+	Forecast    OutboxForecast   `json:"forecast"`
+	Canary      *OutboxCanary    `json:"canary"` // null: none
 }
 
 // Journal is the log of accepted messages. First to Last are the records it holds, those to Durable survive power loss.
@@ -71,9 +86,16 @@ type Journal struct {
 	Error   string `json:"error"` // why it takes no messages; "" when it does
 }
 
+// Disk is the file system that the data directory is on; zeros where that is not known.
+type Disk struct {
+	Free  int64 `json:"free_bytes"` // for the gateway
+	Total int64 `json:"total_bytes"`
+}
+
 // Ledger says where every reading went. Imbalance is what is not accounted for; anything but 0 is a bug.
 type Ledger struct {
-	Imbalance int64          `json:"imbalance"`
+	Imbalance int64          `json:"imbalance"` // of sources and destinations
+	Lost      uint64         `json:"lost"`      // readings and points that are nowhere any more
 	Sources   []LedgerSource `json:"sources"`
 }
 
@@ -86,6 +108,8 @@ type LedgerSource struct {
 	Quarantined uint64 `json:"quarantined"`
 	Late        uint64 `json:"late"`
 	Aggregated  uint64 `json:"aggregated"`
+	Backfilled  uint64 `json:"backfilled"` // of Aggregated: late, and their windows were recomputed from the local history
+	Requeued    uint64 `json:"requeued"`   // put back from quarantine, and counted as what became of them
 	Imbalance   int64  `json:"imbalance"`
 }
 
@@ -124,6 +148,11 @@ func (s *Status) complete() {
 	s.Destinations = list(s.Destinations)
 	s.Webhooks = list(s.Webhooks)
 	s.Ledger.Sources = list(s.Ledger.Sources)
+	for _, part := range [...][]Destination{s.Destinations, s.Webhooks} {
+		for i := range part {
+			part[i].Tiers = list(part[i].Tiers)
+		}
+	}
 	for i := range s.Alerts {
 		if s.Alerts[i].Labels == nil {
 			s.Alerts[i].Labels = map[string]string{}
