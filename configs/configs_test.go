@@ -2,15 +2,24 @@
 package configs
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
 	"io/fs"
+	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"sluice/gateway/config"
 	"sluice/rules"
+	"sluice/rules/notify"
 	"sluice/rules/ruletest"
+	"sluice/uplink/webhook"
 )
 
 // clearEnv keeps the SLUICE_ variables of whoever runs the tests out of them.
@@ -74,6 +83,51 @@ func TestSluiceYAML_CommentedPartsLoad(t *testing.T) {
 	}
 	if len(c.Webhooks) != 2 || len(c.Uplink.Destinations) != 1 || len(c.MQTT.Listeners) != 2 || c.MQTT.PasswordFile == "" || c.Gateway.ID != "plant-7" {
 		t.Errorf("the comments were not switched on: %+v", c)
+	}
+}
+
+// selfSigned is a certificate that is its own authority, and its key, in PEM.
+func selfSigned(t *testing.T) (cert, key []byte) {
+	t.Helper()
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &k.PublicKey, k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8})
+}
+
+func TestRemoteSiteYAML_LoadsWithoutAWarning(t *testing.T) {
+	clearEnv(t)
+	text, err := os.ReadFile("remote-site.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	cert, key := selfSigned(t)
+	for name, content := range map[string][]byte{
+		"server.pem": cert, "devices-ca.pem": cert, "server.key": key, "passwd": nil, "acl": nil, "console.users": nil,
+		"ops.whsec": []byte("x"), "influx.token": []byte("x"), "rules.d/site.yaml": nil, "sluice.yaml": text,
+	} {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c, err := config.Load(filepath.Join(dir, "sluice.yaml"))
+	if err != nil || len(c.Warnings) != 0 {
+		t.Fatalf("Load(remote-site.yaml): %v, %v", err, c.Warnings)
 	}
 }
 
@@ -150,7 +204,7 @@ func TestRuleTests_Hold(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, r := range ruletest.Run(file, set) {
+		for _, r := range ruletest.Run(file, set, ruletest.Options{Default: notify.Receiver{GroupBy: []string{"alertname"}}, Body: body}) {
 			for _, f := range r.Failures {
 				t.Errorf("%s: %s: %s", name, r.Name, f.Text)
 			}
@@ -158,13 +212,15 @@ func TestRuleTests_Hold(t *testing.T) {
 	}
 }
 
-// A file that no test loads is a file that is wrong next year. Scenarios are loaded by firmware-sim's tests.
+// A file that no test loads is a file that is wrong next year. Scenarios are loaded by firmware-sim's tests, the files for Grafana and
+// Prometheus by gateway's.
 func TestConfigs_EveryFileIsLoadedBySomeTest(t *testing.T) {
 	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
-		for _, known := range []string{"sluice.yaml", "destinations.yaml", "configs_test.go", "rules.d/*.yaml", "scenarios/*.yaml"} {
+		for _, known := range []string{"sluice.yaml", "remote-site.yaml", "destinations.yaml", "configs_test.go", "rules.d/*.yaml", "scenarios/*.yaml",
+			"grafana-dashboard.json", "prometheus-alerts.yaml"} {
 			if ok, _ := filepath.Match(known, path); ok {
 				return nil
 			}
@@ -175,4 +231,17 @@ func TestConfigs_EveryFileIsLoadedBySomeTest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// body is what a webhook without settings is sent.
+func body(_ int, told *notify.Notification) ([]byte, error) {
+	n := &webhook.Notification{ID: "msg_test", Receiver: told.Receiver, GroupLabels: told.Group.Map()}
+	for _, a := range told.Alerts {
+		one := webhook.Alert{Status: "firing", Labels: a.Labels.Map(), Annotations: a.Annotations.Map(), StartsAt: time.Unix(0, a.StartsAt).UTC()}
+		if !a.Firing {
+			one.Status, one.EndsAt = "resolved", time.Unix(0, a.EndsAt).UTC()
+		}
+		n.Alerts = append(n.Alerts, one)
+	}
+	return webhook.Alertmanager.Render(n)
 }
