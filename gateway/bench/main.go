@@ -1,7 +1,8 @@
 // Command bench measures the gateway side by side with Debian's mosquitto on one machine: how fast and how dearly messages
-// are taken in durably, what the whole pipeline costs a message, how soon it is up, and how soon an alert is out. Servers and
-// the load generator are child processes; CPU is what /proc says of the server alone. Absolute figures move with the machine:
-// compare the rows of one run.
+// are taken in durably, in bulk and as they trickle in over many connections, what a subscriber and idle connections cost,
+// what the whole pipeline costs a message, how soon it is up, and how soon an alert is out. Servers and the load generator are
+// child processes; CPU is what /proc says of the server alone. Absolute figures move with the machine: compare the rows of one
+// run.
 //
 //	go run ./gateway/bench            everything, a few minutes
 //	go run ./gateway/bench -run ingest,start -json out.json
@@ -33,6 +34,8 @@ type bench struct {
 	commit  time.Duration
 	rounds  int
 	measure time.Duration
+	points  int
+	away    time.Duration
 	report  report
 }
 
@@ -43,6 +46,11 @@ type report struct {
 	Pipeline []pipelineRow `json:"pipeline,omitempty"`
 	Start    []startRow    `json:"start,omitempty"`
 	Alert    []alertRow    `json:"alert,omitempty"`
+	Sparse   []sparseRow   `json:"sparse,omitempty"`
+	Fanout   []fanoutRow   `json:"fanout,omitempty"`
+	Idle     []idleRow     `json:"idle,omitempty"`
+	Backlog  []backlogRow  `json:"backlog,omitempty"`
+	Outage   []outageRow   `json:"outage,omitempty"`
 	Failures []string      `json:"failures,omitempty"`
 }
 
@@ -55,7 +63,7 @@ type machine struct {
 }
 
 func main() {
-	children := map[string]func([]string) error{"load": loadMain, "journalled": journalledMain}
+	children := map[string]func([]string) error{"load": loadMain, "journalled": journalledMain, "crowd": crowdMain, "fan": fanMain}
 	if len(os.Args) > 1 && children[os.Args[1]] != nil {
 		if err := children[os.Args[1]](os.Args[2:]); err != nil {
 			fmt.Fprintf(os.Stderr, "%s: %v\n", os.Args[1], err)
@@ -71,13 +79,15 @@ func main() {
 
 func run() error {
 	var b bench
-	parts := flag.String("run", "ingest,pipeline,start,alert", "which parts, in this order")
+	parts := flag.String("run", "ingest,sparse,fanout,idle,pipeline,start,alert", "which parts, in this order")
 	jsonFile := flag.String("json", "", "also write the figures to this file, - for stdout instead of the tables")
 	flag.StringVar(&b.binary, "sluice", "", "gateway binary (default: built from this module)")
 	flag.StringVar(&b.dir, "dir", os.TempDir(), "where data directories go: a real disk, or the figures say nothing about durability")
 	flag.DurationVar(&b.commit, "commit", 5*time.Millisecond, "journal.commit_interval")
-	flag.IntVar(&b.rounds, "rounds", 3, "rounds of ingest, the servers in turn")
+	flag.IntVar(&b.rounds, "rounds", 3, "rounds of ingest, sparse and fanout, the servers in turn")
 	flag.DurationVar(&b.measure, "measure", 8*time.Second, "measured time of each load")
+	flag.IntVar(&b.points, "points", 2_000_000, "points on disk for -run backlog")
+	flag.DurationVar(&b.away, "away", time.Minute, "how long the store is away for -run outage")
 	flag.Parse()
 	if flag.NArg() > 0 {
 		return fmt.Errorf("unexpected argument %q", flag.Arg(0))
@@ -105,7 +115,9 @@ func run() error {
 	if strings.HasPrefix(m.FileSystem, "tmpfs") {
 		fmt.Fprintln(out, "the data directory is in memory: fdatasync costs nothing there; use -dir")
 	}
-	known := map[string]func(io.Writer) error{"ingest": b.ingest, "pipeline": b.pipeline, "start": b.start, "alert": b.alert}
+	known := map[string]func(io.Writer) error{"ingest": b.ingest, "pipeline": b.pipeline, "start": b.start, "alert": b.alert,
+		"sparse": b.sparse, "fanout": b.fanout, "idle": b.idle,
+		"backlog": b.backlog, "outage": b.outage}
 	for _, part := range strings.Split(*parts, ",") {
 		if known[part] == nil {
 			return fmt.Errorf("unknown part %q", part)

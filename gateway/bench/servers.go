@@ -81,7 +81,11 @@ func (b *bench) startMosquitto() (*server, error) {
 
 // sluiceOptions choose the parts of the gateway; an empty one leaves the part out.
 type sluiceOptions struct {
+	noHistory bool
+	readings  bool // send: readings
+
 	store string // base URL
+	more  string // keys of the destination, after a comma
 	hook  string
 	rules string
 }
@@ -90,6 +94,7 @@ const benchConfig = `gateway: { id: bench, data_dir: "DIR/data", labels: { site:
 mqtt:
   listeners: [ { address: "MQTT" } ]
   allow_anonymous: true
+  limits: { connections: 20000, connections_per_address: 0 }
 journal: { commit_interval: COMMIT }
 sources:
   - name: bench
@@ -111,34 +116,48 @@ const benchRules = `groups:
 
 // startSluice runs the built gateway in a fresh data directory.
 func (b *bench) startSluice(o sluiceOptions) (*server, error) {
-	s, _, err := b.newServer("sluice")
+	s, config, err := b.prepare(o)
 	if err != nil {
 		return nil, err
 	}
+	if s.proc, err = proc.Start("sluice", nil, b.binary, "run", "--config", config); err != nil {
+		return nil, err
+	}
+	return s, s.waitReady()
+}
+
+// prepare writes the configuration of a gateway.
+func (b *bench) prepare(o sluiceOptions) (s *server, config string, err error) {
+	if s, _, err = b.newServer("sluice"); err != nil {
+		return nil, "", err
+	}
 	httpPort, err := proc.FreePort()
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	s.http = fmt.Sprintf("127.0.0.1:%d", httpPort)
 	text := strings.NewReplacer("DIR", s.dir, "MQTT", s.address, "HTTP", s.http, "COMMIT", b.commit.String()).Replace(benchConfig)
 	files := map[string]string{"ops.whsec": hook.Secret + "\n", "rules.yaml": o.rules}
 	if o.store != "" {
-		text += fmt.Sprintf("uplink:\n  destinations:\n    - { name: cloud, type: influxdb, url: %q, org: acme, bucket: edge }\n", o.store)
+		text += fmt.Sprintf("uplink:\n  destinations:\n    - { name: cloud, type: influxdb, url: %q, org: acme, bucket: edge%s }\n", o.store, o.more)
 	}
 	if o.hook != "" {
 		text += fmt.Sprintf("webhooks:\n  - { name: ops, url: %q, secret_file: ops.whsec, allow: [\"127.0.0.0/8\"] }\n", o.hook)
 	}
+	if o.noHistory {
+		text += "history: { keep: 0s }\n"
+	}
 	if o.rules != "" {
 		text += "rules: { files: [rules.yaml] }\n"
+	}
+	if o.readings {
+		text = strings.Replace(text, "    fields: [", "    send: readings\n    fields: [", 1)
 	}
 	files["sluice.yaml"] = text
 	for name, text := range files {
 		if err := os.WriteFile(filepath.Join(s.dir, name), []byte(text), 0o600); err != nil {
-			return nil, err
+			return nil, "", err
 		}
 	}
-	if s.proc, err = proc.Start("sluice", nil, b.binary, "run", "--config", filepath.Join(s.dir, "sluice.yaml")); err != nil {
-		return nil, err
-	}
-	return s, s.waitReady()
+	return s, filepath.Join(s.dir, "sluice.yaml"), nil
 }

@@ -37,6 +37,9 @@ type options struct {
 	Rules    string // text of the rule file
 	Window   string // default 1s
 	Grace    string // default 100ms
+	Lateness string // default 10m
+	Late     string // default quarantine
+	Send     string // default aggregates
 	Journal  string // default: commit_interval 2ms, 1 MiB segments
 	Extra    string // appended to the file
 	MQTT     string // address; default: a free port, kept over restarts
@@ -65,7 +68,9 @@ sources:
     fields: [temperature, humidity, vibration]
     window: {{.Window}}
     grace: {{.Grace}}
-    lateness: 10m
+    lateness: {{.Lateness}}
+    late: {{.Late}}
+    send: {{.Send}}
     stats: [count, mean, min, max, last, first, sum]
   - name: plain
     topic: "lab/{device}/plain"
@@ -75,7 +80,9 @@ sources:
     fields: [temperature, humidity, vibration]
     window: {{.Window}}
     grace: {{.Grace}}
-    lateness: 10m
+    lateness: {{.Lateness}}
+    late: {{.Late}}
+    send: {{.Send}}
     stats: [count, mean, min, max, last, first, sum]
 {{- if .Rules0}}
 rules: { files: ["rules.d/*.yaml"] }
@@ -114,6 +121,15 @@ func newGateway(t *testing.T, o options) *gateway {
 	}
 	if o.Window == "" {
 		o.Window = "1s"
+	}
+	if o.Lateness == "" {
+		o.Lateness = "10m"
+	}
+	if o.Late == "" {
+		o.Late = "quarantine"
+	}
+	if o.Send == "" {
+		o.Send = "aggregates"
 	}
 	if o.Grace == "" {
 		o.Grace = "100ms"
