@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"sluice/gateway/telemetry"
 	"sluice/rules"
 	policy "sluice/rules/notify"
 )
@@ -21,13 +22,15 @@ type alertTopics struct {
 
 	mu    sync.Mutex // guards the next two
 	queue []alertMessage
-	place map[string]int // in queue, by topic: the newest
+	place map[uint64]int // in queue, by fingerprint: the newest
 	wake  chan struct{}  // 1; more signals merge
 }
 
+// alertMessage is a topic's next message. It is written out only when it is published: the pipeline has webhooks to serve first.
 type alertMessage struct {
-	topic   string
-	payload []byte // nil: the alert is over
+	alert       string
+	fingerprint uint64
+	firing      *publishedAlert // nil: the alert is over
 }
 
 const maxAlertQueue = 1024
@@ -36,7 +39,7 @@ const maxAlertQueue = 1024
 const ownTopics = "sluice/"
 
 func newAlertTopics(publish func(string, []byte, byte, bool) error, log *slog.Logger) *alertTopics {
-	return &alertTopics{publish: publish, log: log, place: map[string]int{}, wake: make(chan struct{}, 1)}
+	return &alertTopics{publish: publish, log: log, place: map[uint64]int{}, wake: make(chan struct{}, 1)}
 }
 
 // alertTopic is where an alert is published. Names of alerts hold neither / nor wildcards.
@@ -53,9 +56,12 @@ type publishedAlert struct {
 	Annotations map[string]string `json:"annotations"`
 	Value       float64           `json:"value"`
 	StartsAt    time.Time         `json:"starts_at"`
+
+	labels, annotations telemetry.Labels
 }
 
 func (p *publishedAlert) marshal() []byte {
+	p.Labels, p.Annotations = p.labels.Map(), p.annotations.Map()
 	b, err := json.Marshal(p)
 	if err != nil { // values of events are finite
 		return nil
@@ -63,33 +69,38 @@ func (p *publishedAlert) marshal() []byte {
 	return b
 }
 
-// put queues the transitions of one record; for the pipeline's goroutine.
+// put queues the transitions of one record; for the pipeline's goroutine. They go out after the next signal.
 func (t *alertTopics) put(events []rules.Event) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for i := range events {
 		ev := &events[i]
-		m := alertMessage{topic: alertTopic(ev.Alert, ev.Fingerprint)}
+		m := alertMessage{alert: ev.Alert, fingerprint: ev.Fingerprint}
 		if ev.State == rules.Firing {
-			p := publishedAlert{Status: "firing", Alert: ev.Alert, Fingerprint: policy.FormatFingerprint(ev.Fingerprint), Labels: ev.Labels.Map(),
-				Annotations: ev.Annotations.Map(), Value: ev.Value, StartsAt: unixTime(ev.StartsAt)}
-			m.payload = p.marshal()
+			m.firing = &publishedAlert{Status: "firing", Alert: ev.Alert, Fingerprint: policy.FormatFingerprint(ev.Fingerprint), labels: ev.Labels,
+				annotations: ev.Annotations, Value: ev.Value, StartsAt: unixTime(ev.StartsAt)}
 		}
 		t.add(m)
 	}
-	t.signal()
 }
 
 func (t *alertTopics) add(m alertMessage) {
-	if at, ok := t.place[m.topic]; ok && len(t.queue) >= maxAlertQueue {
+	if at, ok := t.place[m.fingerprint]; ok && len(t.queue) >= maxAlertQueue {
 		t.queue[at] = m
 		return
 	}
-	t.place[m.topic] = len(t.queue)
+	t.place[m.fingerprint] = len(t.queue)
 	t.queue = append(t.queue, m)
 }
 
+// signal has run publish what is queued.
 func (t *alertTopics) signal() {
+	t.mu.Lock()
+	n := len(t.queue)
+	t.mu.Unlock()
+	if n == 0 {
+		return
+	}
 	select {
 	case t.wake <- struct{}{}:
 	default:
@@ -97,24 +108,15 @@ func (t *alertTopics) signal() {
 }
 
 // begin publishes what fires, and clears what ended, before what is queued: a broker that kept its retained messages over a restart
-// may hold alerts that ended while it was away. firing and ended are topics.
-func (t *alertTopics) begin(firing []publishedAlert, ended []string) {
+// may hold alerts that ended while it was away.
+func (t *alertTopics) begin(known []alertMessage) {
 	t.mu.Lock()
-	defer t.mu.Unlock()
 	waiting := t.queue
-	t.queue, t.place = nil, map[string]int{}
-	for _, topic := range ended {
-		t.add(alertMessage{topic: topic})
-	}
-	for i := range firing {
-		fp, err := policy.ParseFingerprint(firing[i].Fingerprint)
-		if err == nil {
-			t.add(alertMessage{alertTopic(firing[i].Alert, fp), firing[i].marshal()})
-		}
-	}
-	for _, m := range waiting {
+	t.queue, t.place = nil, map[uint64]int{}
+	for _, m := range append(known, waiting...) {
 		t.add(m)
 	}
+	t.mu.Unlock()
 	t.signal()
 }
 
@@ -133,8 +135,13 @@ func (t *alertTopics) run(ctx context.Context) error {
 		t.mu.Unlock()
 		for _, m := range queue {
 			// QoS 1: a subscriber that asks for it gets each change, also after a short absence.
-			if err := t.publish(m.topic, m.payload, 1, true); err != nil {
-				t.log.Warn("alert not published", "topic", m.topic, "err", err)
+			var payload []byte
+			if m.firing != nil {
+				payload = m.firing.marshal()
+			}
+			topic := alertTopic(m.alert, m.fingerprint)
+			if err := t.publish(topic, payload, 1, true); err != nil {
+				t.log.Warn("alert not published", "topic", topic, "err", err)
 			}
 		}
 	}
@@ -146,17 +153,17 @@ func isOwnTopic(topic string) bool { return strings.HasPrefix(topic, ownTopics) 
 // publishAlerts keeps sluice/alerts up to date until ctx ends.
 func (g *gateway) publishAlerts(ctx context.Context) error {
 	v := g.runner.View()
-	var firing []publishedAlert
-	var ended []string
+	var known []alertMessage
 	for i := range v.Notify.Recent {
-		ended = append(ended, alertTopic(v.Notify.Recent[i].Alert, v.Notify.Recent[i].Fingerprint))
+		known = append(known, alertMessage{alert: v.Notify.Recent[i].Alert, fingerprint: v.Notify.Recent[i].Fingerprint})
 	}
 	for i := range v.Alerts {
 		if a := &v.Alerts[i]; a.State == rules.Firing {
-			firing = append(firing, publishedAlert{Status: "firing", Alert: a.Alert, Fingerprint: policy.FormatFingerprint(a.Fingerprint),
-				Labels: a.Labels.Map(), Annotations: a.Annotations.Map(), Value: a.Value, StartsAt: unixTime(a.StartsAt)})
+			known = append(known, alertMessage{a.Alert, a.Fingerprint, &publishedAlert{Status: "firing", Alert: a.Alert,
+				Fingerprint: policy.FormatFingerprint(a.Fingerprint), labels: a.Labels, annotations: a.Annotations, Value: a.Value,
+				StartsAt: unixTime(a.StartsAt)}})
 		}
 	}
-	g.topics.begin(firing, ended)
+	g.topics.begin(known)
 	return g.topics.run(ctx)
 }

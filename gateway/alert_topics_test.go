@@ -50,7 +50,7 @@ func TestAlertTopics_WhatFiresIsRetainedAndWhatEndedIsCleared(t *testing.T) {
 	gone, stays := topicEvent("gone", false), topicEvent("stays", true)
 	h.retained[alertTopic("Hot", gone.Fingerprint)] = "left from before the restart"
 	topics.put([]rules.Event{topicEvent("new", true)})
-	topics.begin([]publishedAlert{{Status: "firing", Alert: "Hot", Fingerprint: fmt.Sprintf("%016x", stays.Fingerprint)}}, []string{alertTopic("Hot", gone.Fingerprint)})
+	topics.begin([]alertMessage{{alert: "Hot", fingerprint: gone.Fingerprint}, {"Hot", stays.Fingerprint, &publishedAlert{Status: "firing", Alert: "Hot"}}})
 	// Far more than the queue holds: each alert's last word counts.
 	for i := range 5000 {
 		topics.put([]rules.Event{topicEvent(fmt.Sprint(i%3), i/3%2 == 0)})
@@ -63,6 +63,7 @@ func TestAlertTopics_WhatFiresIsRetainedAndWhatEndedIsCleared(t *testing.T) {
 	go func() { ended <- topics.run(ctx) }()
 	last := topicEvent("last", true)
 	topics.put([]rules.Event{last})
+	topics.signal()
 	for done := false; !done; {
 		<-h.more
 		h.mu.Lock()

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,8 +13,10 @@ import (
 	"testing"
 	"time"
 
+	"sluice/gateway/config"
 	"sluice/gateway/pipeline"
 	"sluice/gateway/seglog"
+	"sluice/rules"
 )
 
 const backtestRules = `
@@ -119,6 +122,42 @@ func TestBacktest_ReportsWhatTheRulesWouldHaveDone(t *testing.T) {
 	}
 }
 
+// As the API runs it: on the side of a gateway that has the directory, watched, and cut off in the middle.
+func TestBacktest_IsALibraryCallThatTellsItsProgressAndCanBeCutOff(t *testing.T) {
+	dir := t.TempDir()
+	cfg, err := config.Load(writeJournal(t, dir, 20_000))
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := backtestOptions{Journal: journalDir(cfg), Changes: map[string]time.Duration{"": time.Hour, "High": time.Second}}
+	if o.Spec, err = backtestSpec(cfg, nil); err != nil {
+		t.Fatal(err)
+	}
+	var done, total uint64
+	r, err := backtest(t.Context(), o, func(d, all uint64) { done, total = d, all })
+	if err != nil || r.Messages != 20_000 || done != total || total != 20_000 {
+		t.Fatalf("%+v, %v; progress %d of %d", r, err, done, total)
+	}
+	for _, rule := range r.Rules {
+		want := time.Hour
+		if rule.Alert == "High" {
+			want = time.Second
+		}
+		if rule.Changed == nil || rule.Changed.For != want {
+			t.Errorf("%s: changed %+v, want for %v", rule.Alert, rule.Changed, want)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := backtest(ctx, o, nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("cut off: %v", err)
+	}
+	o.Spec.Rules[0].Text = "groups: x"
+	if _, err := backtest(t.Context(), o, nil); !errors.As(err, new(rules.Errors)) {
+		t.Errorf("broken rules: %v", err)
+	}
+}
+
 func TestBacktest_RefusesWhatItCannotUse(t *testing.T) {
 	dir := t.TempDir()
 	cfg := writeJournal(t, dir, 10)
@@ -132,6 +171,7 @@ func TestBacktest_RefusesWhatItCannotUse(t *testing.T) {
 		want string
 	}{
 		{[]string{"--for-change", "FreezerWarm"}, exitUsage, "--for-change: want alert=duration"},
+		{[]string{"--for-change", "=1m"}, exitUsage, "--for-change: want alert=duration"},
 		{[]string{"--for-change", "Freezer=1m"}, exitError, `there is no alert "Freezer"`},
 		{[]string{"--since", "yesterday"}, exitUsage, "--since: want a duration"},
 		{[]string{"--rules", filepath.Join(dir, "no*.yaml")}, exitUsage, "no such file"},

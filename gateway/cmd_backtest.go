@@ -5,20 +5,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sync/errgroup"
-	"golang.org/x/term"
 
 	"sluice/gateway/config"
 	"sluice/gateway/pipeline"
-	"sluice/gateway/seglog"
 	"sluice/rules"
 	"sluice/rules/expr"
 )
@@ -46,24 +40,9 @@ func newBacktestCommand() *cobra.Command {
 	configFlag(cmd, &f.config)
 	cmd.Flags().StringArrayVar(&f.rules, "rules", nil, "rule file or pattern, repeatable; default: those of the configuration")
 	cmd.Flags().StringVar(&f.since, "since", "", "how far to go back, such as 7d; default: all the journal holds")
-	cmd.Flags().StringArrayVar(&f.changes, "for-change", nil, "alert=duration: also with another for, repeatable")
+	cmd.Flags().StringArrayVar(&f.changes, "for-change", nil, "alert=duration, or a duration for every rule: also with another for, repeatable")
 	cmd.Flags().BoolVar(&f.json, "json", false, "print JSON")
 	return cmd
-}
-
-// backtestReport is what --json prints.
-type backtestReport struct {
-	From     time.Time      `json:"from"`
-	To       time.Time      `json:"to"`
-	Messages uint64         `json:"messages"`
-	Damaged  uint64         `json:"damaged"`
-	Trimmed  uint64         `json:"trimmed"` // released by the gateway meanwhile
-	Rules    []backtestRule `json:"rules"`
-}
-
-type backtestRule struct {
-	pipeline.RuleStats
-	Changed *pipeline.RuleStats `json:"changed,omitempty"` // with the other for
 }
 
 func runBacktest(ctx context.Context, w, progress io.Writer, f *backtestFlags) error {
@@ -77,24 +56,13 @@ func runBacktest(ctx context.Context, w, progress io.Writer, f *backtestFlags) e
 			return fmt.Errorf("--since: %w: %w", err, errUsage)
 		}
 	}
-	spec, journal, err := backtestInput(f)
+	o, err := backtestInput(f)
 	if err != nil {
 		return err
 	}
-	log, _, err := seglog.OpenReadOnly(journal, seglog.Options{})
-	if err != nil {
-		return err
-	}
-	defer log.Close()
-	from := log.First()
-	if since > 0 {
-		if from, err = log.SeekTime(time.Now().Add(-since).UnixNano()); err != nil {
-			return err
-		}
-	}
-	r := &replay{log: log, from: from}
-	stop := r.show(progress)
-	report, err := r.run(ctx, spec, changes)
+	o.Since, o.Changes = since, changes
+	show, stop := progressBar(progress)
+	report, err := backtest(ctx, o, show)
 	stop()
 	if err != nil {
 		return err
@@ -111,141 +79,36 @@ func parseChanges(list []string) (map[string]time.Duration, error) {
 	changes := map[string]time.Duration{}
 	for _, c := range list {
 		alert, text, ok := strings.Cut(c, "=")
+		if !ok {
+			alert, text = "", c
+		}
 		d, err := expr.ParseDuration(text)
-		if !ok || err != nil {
-			return nil, fmt.Errorf("--for-change: want alert=duration such as FreezerWarm=2m, got %q: %w", c, errUsage)
+		if err != nil || ok && alert == "" {
+			return nil, fmt.Errorf("--for-change: want alert=duration such as FreezerWarm=2m, or a duration, got %q: %w", c, errUsage)
 		}
 		changes[alert] = d
 	}
 	return changes, nil
 }
 
-// backtestInput is the spec to replay under and the journal's directory. Of the configuration it needs no secret.
-func backtestInput(f *backtestFlags) (*pipeline.Spec, string, error) {
+// backtestInput is what to replay through which rules. Of the configuration it needs no secret.
+func backtestInput(f *backtestFlags) (backtestOptions, error) {
+	var o backtestOptions
 	cfg, err := config.Load(f.config)
 	if err != nil {
-		return nil, "", &configError{err}
+		return o, &configError{err}
 	}
 	var files []rules.File
 	if len(f.rules) > 0 {
-		files, err = readFiles(f.rules)
-	} else {
-		files, err = readRuleFiles(cfg)
-	}
-	if err != nil {
-		return nil, "", err
-	}
-	if _, err := rules.Parse(files); err != nil {
-		return nil, "", withDetail(err)
-	}
-	return buildSpec(cfg, files), filepath.Join(cfg.Gateway.DataDir, "journal"), nil
-}
-
-// replay folds one journal, once for the rules as they are and once for those changed, beside each other.
-type replay struct {
-	log  *seglog.Log
-	from seglog.LSN
-	at   atomic.Uint64
-}
-
-func (r *replay) run(ctx context.Context, spec *pipeline.Spec, changes map[string]time.Duration) (*backtestReport, error) {
-	variants := []map[string]time.Duration{nil}
-	if len(changes) > 0 {
-		variants = append(variants, changes)
-	}
-	report := &backtestReport{}
-	stats := make([][]pipeline.RuleStats, len(variants))
-	group, ctx := errgroup.WithContext(ctx)
-	for i, v := range variants {
-		b, err := pipeline.NewBacktest(spec, v)
-		if err != nil {
-			return nil, err
-		}
-		group.Go(func() error {
-			trimmed, err := r.fold(ctx, b, i == 0)
-			if err != nil {
-				return err
-			}
-			stats[i] = b.Report()
-			if i == 0 {
-				report.From, report.To, report.Messages, report.Damaged = b.Span()
-				report.Trimmed = trimmed
-			}
-			return nil
-		})
-	}
-	if err := group.Wait(); err != nil {
-		return nil, err
-	}
-	for i := range stats[0] {
-		rule := backtestRule{RuleStats: stats[0][i]}
-		if _, changed := changes[rule.Alert]; changed {
-			rule.Changed = &stats[1][i]
-		}
-		report.Rules = append(report.Rules, rule)
-	}
-	return report, nil
-}
-
-// fold takes in every record; count has it show how far it is.
-func (r *replay) fold(ctx context.Context, b *pipeline.Backtest, count bool) (trimmed uint64, err error) {
-	c := r.log.Cursor(r.from)
-	defer c.Close()
-	for n := 0; ; n++ {
-		rec, ok, err := c.TryNext()
-		if err != nil {
-			return 0, err
-		}
-		if !ok {
-			trimmed, _ := c.Skipped()
-			return trimmed, nil
-		}
-		b.Apply(&rec)
-		if n%1024 == 0 {
-			if ctx.Err() != nil {
-				return 0, ctx.Err()
-			}
-			if count {
-				r.at.Store(uint64(rec.LSN))
-			}
+		if files, err = readFiles(f.rules); err != nil {
+			return o, err
 		}
 	}
-}
-
-// show draws a bar on a terminal until the function it returns is called.
-func (r *replay) show(w io.Writer) (stop func()) {
-	file, ok := w.(*os.File)
-	if !ok || !term.IsTerminal(int(file.Fd())) {
-		return func() {}
+	if o.Spec, err = backtestSpec(cfg, files); err != nil {
+		return o, withDetail(err)
 	}
-	done, gone := make(chan struct{}), make(chan struct{})
-	first, last := uint64(r.from), uint64(r.log.Visible())
-	go func() {
-		defer close(gone)
-		t := time.NewTicker(100 * time.Millisecond)
-		defer t.Stop()
-		for {
-			select {
-			case <-done:
-				fmt.Fprint(w, "\r\033[K")
-				return
-			case <-t.C:
-			}
-			fmt.Fprintf(w, "\r%s", bar(max(r.at.Load(), first)-first, last-first+1))
-		}
-	}()
-	return func() {
-		close(done)
-		<-gone
-	}
-}
-
-// bar draws how much of the whole is done.
-func bar(done, whole uint64) string {
-	const width = 40
-	share := min(float64(done)/float64(max(whole, 1)), 1)
-	full := int(share * width)
-	return fmt.Sprintf("[%s%s] %3.0f %%", strings.Repeat("=", full), strings.Repeat(" ", width-full), share*100)
+	o.Journal = journalDir(cfg)
+	return o, nil
 }
 
 func printBacktest(w io.Writer, r *backtestReport) error {

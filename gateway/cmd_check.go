@@ -12,6 +12,7 @@ import (
 	"sluice/broker/acl"
 	"sluice/broker/passwd"
 	"sluice/gateway/config"
+	"sluice/gateway/console"
 	"sluice/rules"
 )
 
@@ -107,6 +108,10 @@ func checkFiles(cfg *config.Config) error {
 	}
 	if f := cfg.MQTT.ACLFile; f != "" && canOpen(f) {
 		_, err := acl.Load(f)
+		errs = append(errs, err)
+	}
+	if f := cfg.HTTP.UsersFile; f != "" && canOpen(f) {
+		_, err := console.LoadUsers(f)
 		errs = append(errs, err)
 	}
 	for i := range cfg.Webhooks {

@@ -1,8 +1,11 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"net"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -33,16 +36,39 @@ func newDemoCommand() *cobra.Command {
 				return fmt.Errorf("want 1 to 10000 devices, a rate above 0 and up to 1000, and no negative time: %w", errUsage)
 			}
 			o.Out = cmd.OutOrStdout()
+			for name, address := range map[string]*string{"http": &o.HTTP, "mqtt": &o.MQTT} {
+				if !cmd.Flags().Changed(name) {
+					*address = freeWhenTaken(cmd.ErrOrStderr(), *address)
+				}
+			}
 			return runDemo(cmd.Context(), o)
 		},
 	}
 	f := cmd.Flags()
-	f.IntVar(&o.Devices, "devices", 20, "simulated devices")
+	f.IntVar(&o.Devices, "devices", 12, "simulated devices")
 	f.Float64Var(&o.Rate, "rate", 1, "messages a second and device")
 	f.DurationVar(&o.For, "for", 0, "how long to run, such as 30s; 0: until Ctrl-C")
-	f.StringVar(&o.HTTP, "http", "127.0.0.1:8080", "address of the status pages")
+	f.StringVar(&o.HTTP, "http", "127.0.0.1:8080", "address of the dashboard")
 	f.StringVar(&o.MQTT, "mqtt", "127.0.0.1:1883", "address of the broker; publish to it as well")
 	f.StringVar(&o.DataDir, "data-dir", "", "keep the data in this directory (default: a temporary one)")
-	f.BoolVar(&o.NoFaults, "no-faults", false, "simulated devices never misbehave")
+	f.BoolVar(&o.NoFaults, "no-faults", false, "nothing goes wrong by itself")
 	return cmd
+}
+
+// freeWhenTaken is address, or where something else listens there (Debian starts mosquitto when it is installed) another port, and says so.
+func freeWhenTaken(w io.Writer, address string) string {
+	l, err := net.Listen("tcp", address)
+	if err == nil {
+		l.Close()
+		return address
+	}
+	if !errors.Is(err, syscall.EADDRINUSE) {
+		return address // the demonstration says what is wrong with it
+	}
+	if l, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+		return address
+	}
+	defer l.Close()
+	fmt.Fprintf(w, "sluice demo: something else listens on %s already, taking another port\n", address)
+	return l.Addr().String()
 }

@@ -19,14 +19,23 @@ func newPasswdCommand() *cobra.Command {
 	o := passwdOptions{}
 	cmd := &cobra.Command{
 		Use:   "passwd FILE USER",
-		Short: "Add, change, delete or verify a user in a mosquitto password file",
+		Short: "Add, change, delete or verify a user in a mosquitto password file, or in the console's users file",
 		Long: "Adds USER to FILE, a password file in mosquitto's format, or gives the user a new password.\n" +
 			"The password is asked for without echo; in scripts it is the first line of a file, or of standard input:\n\n" +
 			"  sluice passwd -c /etc/sluice/passwd pump-7\n" +
 			"  sluice passwd --password-file - /etc/sluice/passwd pump-7 < secret\n\n" +
+			"With --console FILE is that of http.users_file: who may open the dashboard, in which role, and what they may see:\n\n" +
+			"  sluice passwd --console /etc/sluice/console.users ann --role operator\n" +
+			"  sluice passwd --console /etc/sluice/console.users tom --role viewer --scope site=plant-7\n\n" +
 			"A running gateway reads the file again on SIGHUP.",
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if o.console {
+				return o.runConsole(args[0], args[1], cmd.InOrStdin(), cmd.ErrOrStderr())
+			}
+			if o.role != "" || o.scope != "" {
+				return fmt.Errorf("--role and --scope belong to --console: %w", errUsage)
+			}
 			return o.run(args[0], args[1], cmd.InOrStdin(), cmd.ErrOrStderr())
 		},
 	}
@@ -35,6 +44,9 @@ func newPasswdCommand() *cobra.Command {
 	f.BoolVarP(&o.remove, "delete", "D", false, "delete USER")
 	f.BoolVar(&o.verify, "verify", false, "tell whether the password is USER's: exit 0 when it is, 1 when not")
 	f.StringVar(&o.passwordFile, "password-file", "", "read the password from the first line of this file; - is standard input")
+	f.BoolVar(&o.console, "console", false, "FILE is the console's users file")
+	f.StringVar(&o.role, "role", "", "with --console: viewer, operator or admin; who has a role keeps it without")
+	f.StringVar(&o.scope, "scope", "", "with --console: what the user may see, as label=value,label=value; \"all\" for everything")
 	cmd.MarkFlagsMutuallyExclusive("create", "delete", "verify")
 	return cmd
 }
@@ -42,6 +54,8 @@ func newPasswdCommand() *cobra.Command {
 type passwdOptions struct {
 	create, remove, verify bool
 	passwordFile           string
+	console                bool
+	role, scope            string
 }
 
 func (o *passwdOptions) run(path, user string, stdin io.Reader, prompt io.Writer) error {

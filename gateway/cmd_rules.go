@@ -38,20 +38,27 @@ func newRulesSchemaCommand() *cobra.Command {
 }
 
 func newRulesTestCommand() *cobra.Command {
-	verbose := false
+	var verbose bool
+	var configFile string
 	cmd := &cobra.Command{
 		Use:   "test FILE...",
 		Short: "Run rule tests on a virtual clock; exit 0 when all hold, 1 when not",
-		Long:  "Run rule tests on a virtual clock. FILE may be a pattern such as 'rules.d/*_test.yaml'.\nExit codes: 0 all hold, 1 some do not or a file is broken, 2 usage.",
-		Args:  cobra.MinimumNArgs(1),
+		Long: "Run rule tests on a virtual clock. FILE may be a pattern such as 'rules.d/*_test.yaml'. With --config, webhooks group, repeat and render\n" +
+			"as they are configured; without it as a webhook without settings does, but for what the test file says.\nExit codes: 0 all hold, 1 some do not or a file is broken, 2 usage.",
+		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			names, err := expand(args)
 			if err != nil {
 				return err
 			}
-			return testRules(cmd.OutOrStdout(), names, verbose)
+			o, err := testOptions(configFile)
+			if err != nil {
+				return err
+			}
+			return testRules(cmd.OutOrStdout(), names, verbose, o)
 		},
 	}
+	cmd.Flags().StringVar(&configFile, "config", "", "configuration whose webhooks the tests speak of; default: none")
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "name the tests that hold, too")
 	return cmd
 }
@@ -76,7 +83,7 @@ func expand(patterns []string) ([]string, error) {
 var errTests = errors.New("rule tests failed")
 
 // testRules runs test files and prints what does not hold.
-func testRules(w io.Writer, names []string, verbose bool) error {
+func testRules(w io.Writer, names []string, verbose bool, o ruletest.Options) error {
 	failed, ran := 0, 0
 	var broken []error
 	for _, name := range names {
@@ -85,7 +92,7 @@ func testRules(w io.Writer, names []string, verbose bool) error {
 			broken = append(broken, err)
 			continue
 		}
-		for _, r := range ruletest.Run(file, set) {
+		for _, r := range ruletest.Run(file, set, o) {
 			ran++
 			if len(r.Failures) == 0 {
 				if verbose {

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"crypto/rand"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -25,11 +23,30 @@ type dataDir struct {
 	meta meta
 }
 
-// meta is the file META. Instance is drawn once: ids derived from LSNs stay apart when a directory is started over.
+// meta is the file META. Instance is drawn once: ids derived from LSNs stay apart when a directory is started over. A restored copy draws
+// its own for the records that follow; those it was restored with keep the instances in Earlier.
 type meta struct {
 	Format   int    `json:"format"`
 	Instance string `json:"instance"`
 	Gateway  string `json:"gateway"`
+
+	Earlier []earlier `json:"earlier,omitempty"` // in ascending order
+}
+
+// earlier is the instance of journal records up to Until.
+type earlier struct {
+	Instance string `json:"instance"`
+	Until    uint64 `json:"until"`
+}
+
+// instanceOf is the instance that a journal record came about in.
+func (m *meta) instanceOf(lsn uint64) string {
+	for _, e := range m.Earlier {
+		if lsn <= e.Until {
+			return e.Instance
+		}
+	}
+	return m.Instance
 }
 
 // openDataDir creates, locks and checks the directory; seglog.ErrLocked when another process has it.
@@ -40,6 +57,10 @@ func openDataDir(path, gatewayID string) (*dataDir, error) {
 	lock, err := seglog.LockDir(path)
 	if err != nil {
 		return nil, fmt.Errorf("data directory %s: %w", path, err)
+	}
+	if _, err := os.Lstat(filepath.Join(path, restoring)); err == nil {
+		lock.Close()
+		return nil, fmt.Errorf("data directory %s: a restore into it was not finished: run sluice restore --force again", path)
 	}
 	d := &dataDir{path: path, fs: fsys.OS{}, lock: lock}
 	if err := d.loadMeta(gatewayID); err != nil {
@@ -54,9 +75,7 @@ func (d *dataDir) loadMeta(gatewayID string) error {
 	b, err := os.ReadFile(name)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		var id [16]byte
-		rand.Read(id[:])
-		d.meta = meta{Format: dataFormat, Instance: hex.EncodeToString(id[:]), Gateway: gatewayID}
+		d.meta = meta{Format: dataFormat, Instance: newInstance(), Gateway: gatewayID}
 		return d.storeMeta()
 	case err != nil:
 		return fmt.Errorf("read META: %w", err)

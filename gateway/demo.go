@@ -29,8 +29,10 @@ sources:
     time: { field: ts, unit: ms }
     sequence: seq
     labels: [line]
-    window: 10s
-    grace: 2s
+    send: both
+    window: 5s
+    grace: 1s
+    expect: { units: { temperature: "°C", humidity: "%%", vibration: "mm/s", power: "W", pressure: "bar", speed: "1/min", wind: "m/s" } }
 rules: { files: ["demo-rules.yaml"] }
 webhooks:
   - { name: ops, url: %q, allow: ["127.0.0.0/8"] }
@@ -58,17 +60,14 @@ groups:
         clear: vibration < 6
         labels: { severity: warning }
         annotations: { summary: "{{ $labels.device }} shakes at {{ $value }} mm/s" }
+      - alert: DeviceSilent
+        absent: { metric: temperature, after: 5s }
+        labels: { severity: warning }
+        annotations: { summary: "{{ $labels.device }} has been silent for {{ $value }} s" }
 `
 
-// demoCut is when the link to the stand-in cloud is down, in every demoCycle.
-const (
-	demoCycle = 60 * time.Second
-	demoFrom  = 25 * time.Second
-	demoTo    = 45 * time.Second
-)
-
-// runDemo shows the main job in one process: simulated devices publish, a freezer warms up, the link to the cloud goes down and
-// comes back. It ends with ctx, or after o.For, and removes what it wrote.
+// runDemo shows the main job in one process: simulated devices publish and misbehave, the link to the cloud goes down and comes back,
+// by a script or as the visitor likes. It ends with ctx, or after o.For, and removes what it wrote.
 func runDemo(ctx context.Context, o demoOptions) (err error) {
 	dir := o.DataDir
 	if dir == "" {
@@ -91,19 +90,20 @@ func runDemo(ctx context.Context, o demoOptions) (err error) {
 	if err != nil {
 		return fmt.Errorf("demo: %w", err)
 	}
-	g, err := openDemoGateway(dir, o, cloud.url(), newLogger(logFile))
-	if err != nil {
-		return err
-	}
 	fleet, err := newDemoFleet(o)
 	if err != nil {
-		g.close()
 		return err
 	}
-	return demoRun(ctx, o, g, cloud, fleet)
+	stage := newDemoStage(cloud, fleet, !o.NoFaults)
+	g, err := openDemoGateway(dir, o, stage, newLogger(logFile))
+	if err != nil {
+		return err
+	}
+	return demoRun(ctx, o, g, stage)
 }
 
-func openDemoGateway(dir string, o demoOptions, cloudURL string, log *slog.Logger) (*gateway, error) {
+func openDemoGateway(dir string, o demoOptions, stage *demoStage, log *slog.Logger) (*gateway, error) {
+	cloudURL := stage.cloud.url()
 	if err := os.WriteFile(filepath.Join(dir, "demo-rules.yaml"), []byte(demoRules), 0o600); err != nil {
 		return nil, fmt.Errorf("demo: %w", err)
 	}
@@ -116,7 +116,7 @@ func openDemoGateway(dir string, o demoOptions, cloudURL string, log *slog.Logge
 	if err != nil {
 		return nil, fmt.Errorf("demo: %w", err)
 	}
-	return openGateway(cfg, log)
+	return openStaged(cfg, log, stage)
 }
 
 // newDemoFleet are the devices; their faults wait to be switched on.
@@ -129,12 +129,13 @@ func newDemoFleet(o demoOptions) (*sim.Fleet, error) {
 	c.StopDrain = 2 * time.Second
 	if !o.NoFaults {
 		c.Faults = []sim.Fault{
-			{Name: "warm freezer", Kind: "drift", Devices: "freezer-*1", Metric: "temperature", Magnitude: 60, Off: true},
-			{Name: "shaking pump", Kind: "spike", Devices: "pump-*", Metric: "vibration", Magnitude: 12, Probability: 0.02},
 			{Kind: "duplicate", Probability: 0.02},
 			{Kind: "out_of_order", Probability: 0.05},
 			{Kind: "malformed", Probability: 0.01},
 		}
+	}
+	for i := range demoFaults {
+		c.Faults = append(c.Faults, demoFaults[i].Fault)
 	}
 	fleet, err := sim.New(c)
 	if err != nil {
@@ -143,7 +144,8 @@ func newDemoFleet(o demoOptions) (*sim.Fleet, error) {
 	return fleet, nil
 }
 
-func demoRun(ctx context.Context, o demoOptions, g *gateway, cloud *standInCloud, fleet *sim.Fleet) error {
+func demoRun(ctx context.Context, o demoOptions, g *gateway, stage *demoStage) error {
+	cloud, fleet := stage.cloud, stage.fleet
 	// The devices stop first, the far side last, so that what was acknowledged can still arrive.
 	devices, stopDevices := context.WithCancel(ctx)
 	defer stopDevices()
@@ -162,22 +164,26 @@ func demoRun(ctx context.Context, o demoOptions, g *gateway, cloud *standInCloud
 		return errors.Join(parts.Wait(), err)
 	}
 	fmt.Fprintf(o.Out, "sluice demo: %d simulated devices, a stand-in cloud and a webhook receiver in this process.\n", o.Devices)
-	fmt.Fprintf(o.Out, "  status page   http://%s/\n", g.console.Addr())
+	fmt.Fprintf(o.Out, "  dashboard     http://%s/\n", g.console.Addr())
 	fmt.Fprintf(o.Out, "  MQTT          %s, try: mosquitto_pub -p %s -q 1 -t sites/plant-1/devices/mine/telemetry -m '{\"temperature\":21.5}'\n",
 		o.MQTT, portOf(o.MQTT))
-	fmt.Fprintf(o.Out, "  every minute  the link to the cloud is down from second %.0f to %.0f, and a freezer warms up\n\n",
-		demoFrom.Seconds(), demoTo.Seconds())
+	if o.NoFaults {
+		fmt.Fprintf(o.Out, "  link, faults  as they should be, until you switch them on the dashboard\n\n")
+	} else {
+		fmt.Fprintf(o.Out, "  every minute  the link to the cloud is down from second %.0f to %.0f, and devices misbehave;\n", demoFrom.Seconds(), demoTo.Seconds())
+		fmt.Fprintf(o.Out, "                the switches on the dashboard take over\n\n")
+	}
 
 	var fleetRun errgroup.Group
 	fleetRun.Go(func() error { return fleet.Run(devices) })
-	demoShow(ctx, o, g, cloud, fleet, ended)
+	demoShow(ctx, o, g, stage, ended)
 
 	stopDevices()
 	ferr := fleetRun.Wait()
 	if errors.Is(ferr, context.Canceled) || errors.Is(ferr, context.DeadlineExceeded) {
 		ferr = nil
 	}
-	cloud.cut.Store(false)
+	stage.restore()
 	demoDrain(g, ended)
 	stopGateway()
 	err := errors.Join(parts.Wait(), ferr)
@@ -211,12 +217,18 @@ func demoAwait(ctx context.Context, g *gateway, ended <-chan struct{}) error {
 }
 
 // demoShow prints one line a second, on a terminal in place, and plays the demo's script.
-func demoShow(ctx context.Context, o demoOptions, g *gateway, cloud *standInCloud, fleet *sim.Fleet, ended <-chan struct{}) {
+func demoShow(ctx context.Context, o demoOptions, g *gateway, stage *demoStage, ended <-chan struct{}) {
+	cloud, fleet := stage.cloud, stage.fleet
 	live := false
 	if f, ok := o.Out.(*os.File); ok {
 		live = term.IsTerminal(int(f.Fd()))
 	}
-	start, said := time.Now(), ""
+	said := ""
+	stage.begin(func() {
+		for _, f := range g.forwarders {
+			f.Retry()
+		}
+	})
 	t := time.NewTicker(time.Second)
 	defer t.Stop()
 	for n := 1; ; n++ {
@@ -230,11 +242,7 @@ func demoShow(ctx context.Context, o demoOptions, g *gateway, cloud *standInClou
 			return
 		case <-t.C:
 		}
-		at := time.Since(start) % demoCycle
-		cloud.cut.Store(!o.NoFaults && at >= demoFrom && at < demoTo)
-		if !o.NoFaults {
-			_ = fleet.SetFault("warm freezer", at >= 10*time.Second && at < 35*time.Second)
-		}
+		stage.play(time.Now())
 		_, _, _, last := cloud.figures()
 		line := demoLine(g, cloud, fleet)
 		switch {

@@ -21,6 +21,7 @@ import (
 
 // operate journals a command and waits until it shows.
 func (g *gateway) operate(ctx context.Context, c *policy.Command) error {
+	c.Role = roleOf(ctx)
 	if err := c.Validate(); err != nil {
 		return fmt.Errorf("%w: %w", console.ErrInvalid, err)
 	}
@@ -263,7 +264,7 @@ func (g *gateway) RuleList(ctx context.Context) (console.RuleList, error) {
 func ruleDetail(s *rules.RuleState) console.RuleDetail {
 	r := s.Rule
 	d := console.RuleDetail{
-		Name: r.Alert, Group: r.Group, File: r.File, Line: r.Line, Condition: condition(r), For: r.For.Seconds(), KeepFor: r.KeepFiringFor.Seconds(),
+		Name: r.Alert, Group: r.Group, File: r.File, Line: r.Line, Condition: condition(r), Match: r.Match.Patterns().Map(), Clear: r.Clear, For: r.For.Seconds(), KeepFor: r.KeepFiringFor.Seconds(),
 		Labels: r.Labels.Map(), Annotations: r.Annotations.Map(), Webhooks: r.Webhooks, State: "inactive", Pending: s.Pending, Firing: s.Firing,
 		Matched: s.Matched,
 	}
@@ -276,6 +277,9 @@ func ruleDetail(s *rules.RuleState) console.RuleDetail {
 	for i := range s.Series {
 		one := &s.Series[i]
 		series := console.SeriesDetail{Labels: one.Labels.Map(), State: "inactive", Since: unixTime(one.Since), LastEvaluated: unixTime(one.Evaluated), Why: one.Why}
+		if one.Scored {
+			series.Score = finite(one.Score)
+		}
 		if one.State != 0 {
 			series.State, series.Fingerprint = one.State.String(), policy.FormatFingerprint(one.Fingerprint)
 		}

@@ -7,8 +7,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -43,9 +45,16 @@ type gateway struct {
 	history    *history.History // nil: none
 	runner     *pipeline.Runner
 	forwarders []*forwarder
+	kept       []io.Closer // what sinks share
 	broker     *broker.Broker
 	sessions   *broker.Store
 	console    *console.Server
+	live       *live
+	fleet      fleet
+	jobs       *jobs
+	requeuing  requeuing
+	backing    backing
+	stage      console.Demo // nil: no demonstration
 
 	users     atomic.Pointer[passwd.File]
 	rights    acl.Live
@@ -69,8 +78,13 @@ type forwarder struct {
 
 // openGateway recovers the state and opens every part; it starts nothing and listens nowhere. seglog.ErrLocked when another
 // process has the data directory.
-func openGateway(cfg *config.Config, log *slog.Logger) (g *gateway, err error) {
-	g = &gateway{cfg: cfg, log: log, started: time.Now(), clock: newClock(time.Now)}
+func openGateway(cfg *config.Config, log *slog.Logger) (*gateway, error) {
+	return openStaged(cfg, log, nil)
+}
+
+// openStaged is openGateway for a demonstration; stage is nil for any other gateway.
+func openStaged(cfg *config.Config, log *slog.Logger, stage console.Demo) (g *gateway, err error) {
+	g = &gateway{cfg: cfg, log: log, started: time.Now(), clock: newMachineClock(), live: newLive(), jobs: newJobs(log), stage: stage}
 	defer func() {
 		if err != nil {
 			g.close()
@@ -139,7 +153,7 @@ func (g *gateway) openJournal() (err error) {
 	g.topics = newAlertTopics(func(topic string, payload []byte, qos byte, retain bool) error {
 		return g.broker.Publish(topic, payload, qos, retain)
 	}, g.log)
-	g.outlet = &outlet{ctx: ctx, instance: g.dir.meta.Instance, gateway: g.cfg.Gateway.ID, topics: g.topics, log: g.log}
+	g.outlet = &outlet{ctx: ctx, instanceOf: g.dir.meta.instanceOf, gateway: g.cfg.Gateway.ID, topics: g.topics, live: g.live, log: g.log}
 	if err := g.openUplink(); err != nil {
 		return err
 	}
@@ -167,7 +181,11 @@ func (g *gateway) recover() error {
 func (g *gateway) begin() error {
 	var boot [8]byte
 	rand.Read(boot[:])
-	err := g.intake.boot(hex.EncodeToString(boot[:]), readBuildInfo().Version)
+	state := g.clock.begin(g.runner.ClockState())
+	if state.Unset {
+		g.log.Warn("the clock is not set: messages are held until it is, alerts are not", "clock", g.clock.wall().UTC())
+	}
+	err := g.intake.boot(hex.EncodeToString(boot[:]), readBuildInfo().Version, state)
 	if err == nil && !bytes.Equal(g.spec, g.runner.SpecInForce()) {
 		err = g.intake.configure(g.spec)
 	}
@@ -186,10 +204,16 @@ func (g *gateway) begin() error {
 // committed runs in the committer's goroutine after each commit.
 func (g *gateway) committed(c seglog.CommitInfo) {
 	g.commits.observe(c.Duration)
+	if c.Records <= fewRecords {
+		runtime.Gosched() // the pipeline was just woken: an alert is out before the acknowledgements are written, not after
+	}
 	if g.broker != nil {
 		g.broker.Committed(uint64(c.Durable))
 	}
 }
+
+// fewRecords in a commit are taken in by the pipeline in less time than it takes to wake another processor.
+const fewRecords = 4
 
 // faulted runs in the committer's goroutine when a commit failed for good.
 func (g *gateway) faulted(err error, _ seglog.LSN) {
@@ -240,6 +264,7 @@ func (g *gateway) run(ctx context.Context) error {
 		part(&forward, "http", func() error { return g.console.Run(forwardCtx) })
 	}
 	part(&serve, "ticks", func() error { return g.tickLoop(failed) })
+	part(&serve, "backfill", func() error { return g.runBackfill(failed) })
 	part(&serve, "disk", func() error { return g.watchDisk(failed) })
 	part(&serve, "watchdog", func() error { return watchdog(failed, g.log, g.alive) })
 	part(&serve, "broker", func() error { return g.broker.Run(failed) })
@@ -253,6 +278,7 @@ func (g *gateway) run(ctx context.Context) error {
 	g.ready.Store(false)
 	notify(g.log, "STOPPING=1")
 	g.log.Info("stopping")
+	g.jobs.stop()
 	err := serve.Wait()
 	stopJournal()
 	err = errors.Join(err, journal.Wait())
@@ -346,7 +372,12 @@ func (g *gateway) tickLoop(ctx context.Context) error {
 		case <-t.C:
 		}
 		if settle%10 == 0 {
-			if step := g.clock.settle(); step != 0 {
+			ignored := g.clock.ignored
+			step, set := g.clock.settle()
+			if g.clock.ignored && !ignored {
+				g.log.Warn("the wall clock shows no time; going on without it", "clock", g.clock.wall().UTC())
+			}
+			if step != 0 || set {
 				g.log.Warn("the wall clock was set", "by", step)
 				if err := g.intake.clockStep(step); err != nil {
 					g.log.Error("clock step not journalled", "err", err)
@@ -401,7 +432,7 @@ const stuckAfter = time.Minute
 func (g *gateway) reload() error {
 	g.reloading.Lock()
 	defer g.reloading.Unlock()
-	err := errors.Join(g.reloadRules(), g.reloadAccess())
+	err := errors.Join(g.reloadRules(), g.reloadAccess(), g.reloadWebhooks())
 	if err != nil {
 		why := err.Error()
 		g.reloadErr.Store(&why)
@@ -436,8 +467,11 @@ func (g *gateway) close() {
 		g.journal.Close()
 	}
 	for _, f := range g.forwarders {
-		closeSink(f.sink)
+		f.CloseSink()
 		f.outbox.Close()
+	}
+	for _, k := range g.kept {
+		k.Close()
 	}
 	if g.outlet != nil && g.outlet.quarantine != nil {
 		g.outlet.quarantine.Close()
@@ -454,7 +488,7 @@ func (g *gateway) close() {
 }
 
 func (g *gateway) consoleAddr() string {
-	if g.console == nil {
+	if g.console == nil || g.console.Addr() == nil {
 		return ""
 	}
 	return g.console.Addr().String()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"sluice/gateway/history"
@@ -33,9 +34,13 @@ func (g *gateway) runHistory(ctx context.Context) <-chan struct{} {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		if g.history != nil {
-			g.history.Run(ctx) // what goes wrong in it ends nothing; it is logged and tried again
+		if g.history == nil {
+			return
 		}
+		var recall sync.WaitGroup
+		recall.Go(func() { g.recall(ctx) })
+		g.history.Run(ctx) // what goes wrong in it ends nothing; it is logged and tried again
+		recall.Wait()
 	}()
 	return ended
 }
@@ -53,6 +58,9 @@ func (g *gateway) awaitHistory(ended <-chan struct{}) {
 
 // Readings implements pipeline.ReadingOutputs.
 func (o *outlet) Readings(c pipeline.Cause, d *telemetry.Device, t int64, readings []telemetry.Reading) {
+	if o.live != nil {
+		o.live.readings(d, c.Time, t, readings)
+	}
 	if o.history != nil {
 		o.history.Readings(c.LSN, d, t, readings)
 	}
@@ -91,11 +99,13 @@ func (r *rereader) Reread(after seglog.LSN) (history.Reader, error) {
 			continue // Recover tells of it
 		}
 		if f.LSN() <= after {
+			f.SetJournal(r.cursor)
 			return &refold{fold: f, cursor: r.journal.Cursor(f.LSN() + 1), after: after}, nil
 		}
 		spec = f.SpecInForce()
 	}
 	f := pipeline.NewFold()
+	f.SetJournal(r.cursor)
 	first := r.journal.First()
 	if first > 1 {
 		if err := f.Apply(&seglog.Record{LSN: first - 1, Type: pipeline.RecordConfigure, Body: spec}, nowhere{}); err != nil {
@@ -107,6 +117,9 @@ func (r *rereader) Reread(after seglog.LSN) (history.Reader, error) {
 	}
 	return &refold{fold: f, cursor: r.journal.Cursor(first), after: after}, nil
 }
+
+// cursor lets a fold read again what it held back.
+func (r *rereader) cursor(from seglog.LSN) pipeline.Cursor { return r.journal.Cursor(from) }
 
 // refold folds the journal for the readings alone.
 type refold struct {

@@ -99,7 +99,7 @@ func newRoot(started *bool) *cobra.Command {
 		SilenceErrors: true,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.AddCommand(newRunCommand(), newDemoCommand(), newCheckCommand(), newRulesCommand(), newAlertsCommand(), newAckCommand(), newSilenceCommand(), newPasswdCommand(), newVersionCommand())
+	root.AddCommand(newRunCommand(), newDemoCommand(), newCheckCommand(), newRulesCommand(), newAlertsCommand(), newAckCommand(), newSilenceCommand(), newStatusCommand(), newQueueCommand(), newQuarantineCommand(), newLedgerCommand(), newReplayCommand(), newBackupCommand(), newRestoreCommand(), newSelftestCommand(), newPasswdCommand(), newTokenCommand(), newAuditCommand(), newVersionCommand())
 	markStarted(root.Commands(), started)
 	return root
 }

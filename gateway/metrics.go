@@ -44,6 +44,7 @@ var (
 	descMalformed       = desc("mqtt_malformed_total", "Connections closed because of bytes that are not MQTT.")
 	descPanics          = desc("mqtt_panics_total", "Panics recovered in the broker.")
 	descSlow            = desc("mqtt_slow_clients_closed_total", "Connections closed because they did not take what was sent.")
+	descAcceptErrors    = desc("mqtt_accept_errors_total", "Connections that could not be accepted, for want of file descriptors as a rule.")
 	descDeliveries      = desc("mqtt_deliveries_total", "PUBLISH packets to subscribers.", "outcome")
 	descHeld            = desc("mqtt_held_acks", "Acknowledgements that wait for a commit.")
 	descSessions        = desc("mqtt_sessions", "MQTT sessions.", "state")
@@ -64,6 +65,10 @@ var (
 	descJournal         = desc("journal_bytes", "Journal on disk.")
 	descDurable         = desc("journal_durable_lsn", "Last journal record that survives power loss.")
 	descApplied         = desc("pipeline_applied_lsn", "Last journal record the pipeline has taken in.")
+	descBackfilled      = desc("readings_backfilled_total", "Of the readings accepted, those that came late and whose windows are recomputed from the local history.")
+	descBackfills       = desc("backfill_windows", "Windows that wait to be recomputed from the local history.")
+	descClockSet        = desc("clock_set", "1 while the clock shows a time; without one messages are held.")
+	descClockHeld       = desc("clock_held_messages", "Messages that wait for the clock to be set.")
 	descJournalOK       = desc("journal_writable", "1 while the journal takes messages.")
 	descPoints          = desc("outbox_points", "Points, or notifications, not delivered yet.", "destination")
 	descBytes           = desc("outbox_bytes", "Outbox on disk.", "destination")
@@ -73,11 +78,25 @@ var (
 	descDegraded        = desc("points_degraded", "Points merged into longer windows before they were sent, less those made of them.", "destination")
 	descSinkRefused     = desc("points_rejected_total", "Points the destination refused, in quarantine.", "destination")
 	descAttempts        = desc("sink_attempts_total", "Requests by outcome.", "destination", "outcome")
+	descHeadMoved       = desc("outbox_head_moved_timestamp_seconds", "When the oldest record last left, or began to wait; 0: nothing ever did.", "destination")
+	descDrain           = desc("outbox_drain_rate", "Points delivered a second, over the last half minute.", "destination")
+	descETA             = desc("outbox_eta_seconds", "Until the backlog is gone at that rate; 0: none or not known.", "destination")
+	descRebuilds        = desc("sink_rebuilds_total", "Times a client was torn down and made again because it made no progress.", "destination")
+	descInFlight        = desc("sink_requests_in_flight", "Requests under way.", "destination")
+	descSentToday       = desc("bandwidth_bytes_today", "Bytes of the destination's connections since midnight, both directions, TLS included.", "destination")
+	descSentMonth       = desc("bandwidth_bytes_this_month", "The same since the month began.", "destination")
+	descPaused          = desc("bandwidth_paused", "1 while quiet hours or a budget let nothing but alerts go.", "destination")
+	descLevel           = desc("bandwidth_level", "From which step of the ladder on points are sent so that the budget holds; 0: all.", "destination")
+	descCanary          = desc("canary_age_seconds", "Since the newest end-to-end check point that arrived, or since the start.", "destination")
 	descQuarantined     = desc("quarantined_total", "Readings quarantined by the pipeline.", "reason")
 	descAlerts          = desc("alerts", "Alerts by state.", "state")
 	descNotified        = desc("notifications_total", "Notifications by outcome.", "webhook", "outcome")
-	descImbalance       = desc("ledger_imbalance", "Readings received and not accounted for; anything but 0 is a bug.")
+	descImbalance       = desc("ledger_imbalance", "Readings and points not accounted for; anything but 0 is a bug.")
 	descWritten         = desc("device_bytes_written_total", "Bytes written to files.")
+	descDiskFree        = desc("disk_available_bytes", "Room for the data directory on its disk.")
+	descDiskSize        = desc("disk_size_bytes", "Size of the disk that the data directory is on.")
+	descViewers         = desc("console_viewers", "Streams of live events open.")
+	descEvents          = desc("console_event_batches_total", "Live events of a quarter of a second put into a viewer's queue, and thrown away there because the viewer was too slow.", "outcome")
 	descDevices         = desc("devices", "Devices known.")
 	descSeries          = desc("series", "Series known.")
 	descHistoryReadings = desc("history_readings_total", "Readings by what the local history made of them.", "outcome")
@@ -104,6 +123,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	c.pipeline(m)
 	c.uplink(m)
 	c.history(m)
+	c.surroundings(m)
 }
 
 // emitter turns numbers into metrics.
@@ -153,6 +173,7 @@ func (c *collector) broker(m emitter) {
 	m.counter(descMalformed, float64(s.Malformed))
 	m.counter(descPanics, float64(s.Panics))
 	m.counter(descSlow, float64(s.SlowClosed))
+	m.counter(descAcceptErrors, float64(s.AcceptErrors))
 	m.counter(descDeliveries, float64(s.Delivered), "queued")
 	m.counter(descDeliveries, float64(s.DeliveriesDropped), "dropped")
 	m.gauge(descHeld, float64(s.HeldAcks))
@@ -202,7 +223,7 @@ func (c *collector) pipeline(m emitter) {
 	for state, n := range states {
 		m.gauge(descAlerts, float64(n), state.String())
 	}
-	m.gauge(descImbalance, float64(v.Total.Imbalance()))
+	m.gauge(descImbalance, float64(g.imbalance(v)))
 	m.gauge(descDevices, float64(v.Devices))
 	m.gauge(descSeries, float64(v.Series))
 
@@ -211,6 +232,14 @@ func (c *collector) pipeline(m emitter) {
 	m.gauge(descJournal, float64(g.journal.Bytes()))
 	m.gauge(descDurable, float64(g.journal.Durable()))
 	m.gauge(descApplied, float64(g.runner.Applied()))
+	m.counter(descBackfilled, float64(v.Total.Backfilled))
+	m.gauge(descBackfills, float64(v.Waiting))
+	set := 1.0
+	if v.Unset {
+		set = 0
+	}
+	m.gauge(descClockSet, set)
+	m.gauge(descClockHeld, float64(v.Held))
 	writable := 1.0
 	if g.journal.Err() != nil {
 		writable = 0
@@ -221,6 +250,21 @@ func (c *collector) pipeline(m emitter) {
 		written += f.outbox.DeviceBytes()
 	}
 	m.counter(descWritten, float64(written))
+}
+
+// surroundings are the disk, and those who look on.
+func (c *collector) surroundings(m emitter) {
+	if free, size, err := diskRoom(c.g.dir.path); err == nil {
+		m.gauge(descDiskFree, float64(free))
+		m.gauge(descDiskSize, float64(size))
+	}
+	if c.g.console == nil {
+		return
+	}
+	v := c.g.console.Viewers()
+	m.gauge(descViewers, float64(v.Watching))
+	m.counter(descEvents, float64(v.Sent), "sent")
+	m.counter(descEvents, float64(v.Dropped), "dropped")
 }
 
 func (c *collector) history(m emitter) {
@@ -257,6 +301,7 @@ func (c *collector) uplink(m emitter) {
 		for outcome, n := range s.Attempts {
 			m.counter(descAttempts, float64(n), f.name, outcome)
 		}
+		c.progress(m, f, &s)
 		cumulative, total := map[float64]uint64{}, uint64(0)
 		for i, bound := range uplink.DurationBuckets {
 			total += s.EndToEnd.Counts[i]
@@ -270,6 +315,35 @@ func (c *collector) uplink(m emitter) {
 		}
 		m.counter(descDelivered, float64(s.Delivered), f.name)
 		m.counter(descSinkRefused, float64(s.Rejected), f.name)
+	}
+}
+
+func (c *collector) progress(m emitter, f *forwarder, s *uplink.Status) {
+	moved := 0.0
+	if !s.HeadMovedAt.IsZero() {
+		moved = float64(s.HeadMovedAt.UnixNano()) / 1e9
+	}
+	m.gauge(descHeadMoved, moved, f.name)
+	m.gauge(descDrain, s.Rate, f.name)
+	m.gauge(descETA, s.ETA.Seconds(), f.name)
+	m.counter(descRebuilds, float64(s.Rebuilds), f.name)
+	m.gauge(descInFlight, float64(s.InFlight), f.name)
+	if b := s.Bandwidth; b != nil {
+		paused := 0.0
+		if b.PausedReason != "" {
+			paused = 1
+		}
+		m.gauge(descSentToday, float64(b.SentToday), f.name)
+		m.gauge(descSentMonth, float64(b.SentThisMonth), f.name)
+		m.gauge(descPaused, paused, f.name)
+		m.gauge(descLevel, float64(b.Level), f.name)
+	}
+	if s.Canary != nil {
+		seen := s.Canary.LastSeen
+		if seen.IsZero() {
+			seen = c.g.started
+		}
+		m.gauge(descCanary, time.Since(seen).Seconds(), f.name)
 	}
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"sluice/broker"
@@ -12,6 +13,7 @@ import (
 	"sluice/gateway/console"
 	"sluice/rules"
 	"sluice/uplink"
+	"sluice/uplink/influx"
 )
 
 // openBroker turns the config's mqtt section into a broker in front of the intake.
@@ -55,7 +57,7 @@ func (g *gateway) openBroker() (err error) {
 	for _, l := range m.Listeners {
 		c.Listeners = append(c.Listeners, broker.ListenerConfig{
 			Address: l.Address, Protocol: l.Protocol,
-			TLS: broker.TLS{CertFile: l.TLS.CertFile, KeyFile: l.TLS.KeyFile, ClientCAFile: l.TLS.ClientCAFile, CRLFile: l.TLS.CRLFile},
+			TLS: listenerTLS(l.TLS),
 		})
 	}
 	if g.broker, err = broker.New(c, g.intake); err != nil {
@@ -102,15 +104,22 @@ func (g *gateway) reloadAccess() error {
 	if now := g.users.Load(); err == nil && now != nil && before != nil {
 		keep = func(user string) bool { return now.Same(before, user) }
 	}
-	return errors.Join(err, g.broker.Reload(keep))
+	err = errors.Join(err, g.broker.Reload(keep))
+	if g.console != nil {
+		err = errors.Join(err, g.console.Reload())
+	}
+	return err
 }
 
 func (g *gateway) openConsole() (err error) {
-	h := &g.cfg.HTTP
-	if h.Address == "" {
+	c, err := g.consoleConfig()
+	if err != nil {
+		return &configError{fmt.Errorf("http: %w", err)}
+	}
+	if c.Address == "" && c.Socket == "" {
 		return nil
 	}
-	c := console.Config{Address: h.Address, Insecure: h.Insecure}
+	c.Demo, c.About.Demo = g.stage, g.stage != nil
 	if g.history != nil {
 		c.PromQL = g.history.Handler()
 	}
@@ -156,21 +165,43 @@ func (g *gateway) openDestination(d *config.Destination) error {
 	if err != nil {
 		return &configError{fmt.Errorf("destination %s: match: %w", d.Name, err)}
 	}
-	sink, kind, err := openSink(d, g.cfg.Gateway.ID)
+	meter, err := g.openMeter(d)
+	if err != nil {
+		return err
+	}
+	shared := shared{meter: meter}
+	if d.Type == "influxdb" {
+		if shared.types, err = influx.OpenTypes(g.dir.fs, g.dir.join("outbox", d.Name)); err != nil {
+			return fmt.Errorf("destination %s: %w", d.Name, err)
+		}
+		g.kept = append(g.kept, shared.types)
+	}
+	sink, kind, err := openSink(d, g.cfg.Gateway.ID, shared)
 	if err != nil {
 		return &configError{fmt.Errorf("destination %s: %w", d.Name, err)}
+	}
+	canary, err := g.canary(d, meter)
+	if err != nil {
+		return err
 	}
 	outbox, err := uplink.OpenOutbox(g.dir.join("outbox", d.Name), uplink.OutboxOptions{
 		FS:       g.dir.fs,
 		MaxBytes: int64(d.Disk.MaxBytes), WhenFull: uplink.WhenFull(d.Disk.WhenFull), SegmentBytes: 4 << 20,
-		Ladder: d.Disk.Ladder, Horizon: horizon(g.cfg.Sources), Readings: readings(g.cfg.Sources),
-		CursorEvery: time.Second, OnShed: g.shed(d.Name), Log: g.log,
+		Ladder: d.Disk.Ladder, Horizon: horizon(g.cfg.Sources), Readings: readings(g.cfg.Sources), LiveWindow: liveWindow(g.cfg.Sources),
+		CursorEvery: time.Second, OnShed: g.shed(d.Name), Urgent: true, Log: g.log,
+		Losses: uplink.LossOptions{Labels: ownLabels(g.cfg), Source: sourceOf(g.cfg.Sources), Tell: true},
 	})
 	if err != nil {
 		return err
 	}
 	g.outlet.destinations = append(g.outlet.destinations, &destination{name: d.Name, match: match, outbox: outbox})
-	return g.forward(d.Name, d.Type, outbox, sink, uplink.ForwarderOptions{BatchRecords: d.Batch, Describe: kind.describe})
+	return g.forward(d.Name, d.Type, outbox, sink, uplink.ForwarderOptions{
+		BatchRecords: d.Batch, Describe: kind.describe, InFlight: kind.inFlight, NewestFirst: true, Meter: meter, Canary: canary,
+		Rebuild: func() (uplink.Sink, error) {
+			sink, _, err := openSink(d, g.cfg.Gateway.ID, shared)
+			return sink, err
+		},
+	})
 }
 
 func (g *gateway) forward(name, kind string, outbox *uplink.Outbox, sink uplink.Sink, o uplink.ForwarderOptions) error {
@@ -183,9 +214,22 @@ func (g *gateway) forward(name, kind string, outbox *uplink.Outbox, sink uplink.
 	return nil
 }
 
-// shed says in the log what a destination will never get.
+// shed says in the log what a destination will never get, at most once a minute: a full outbox sheds a segment every few seconds.
 func (g *gateway) shed(name string) func(uplink.Shed) {
+	var mu sync.Mutex
+	var said time.Time
+	counts := make(map[uplink.ShedReason]uint64)
 	return func(s uplink.Shed) {
-		g.log.Error("outbox shed records", "destination", name, "records", s.Count, "reason", s.Reason)
+		mu.Lock()
+		defer mu.Unlock()
+		counts[s.Reason] += s.Count
+		if time.Since(said) < time.Minute {
+			return
+		}
+		said = time.Now()
+		for reason, n := range counts {
+			g.log.Error("outbox shed records; the log of losses has them all", "destination", name, "records", n, "reason", reason)
+		}
+		clear(counts)
 	}
 }

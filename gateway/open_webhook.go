@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
@@ -48,11 +49,38 @@ func (g *gateway) openWebhook(w *config.Webhook) error {
 	if err != nil {
 		return err
 	}
-	g.outlet.webhooks = append(g.outlet.webhooks, &hook{name: w.Name, outbox: outbox})
+	g.outlet.webhooks = append(g.outlet.webhooks, &hook{name: w.Name, outbox: outbox, sink: sink})
 	// Order counts more than progress here: a notification that earns errors is not passed over.
 	return g.forward(w.Name, "webhook", outbox, sink, uplink.ForwarderOptions{
 		BatchRecords: webhookBatch, ParkAfter: -1, Whole: true, RetryFor: w.RetryFor, Describe: webhook.Describe,
 	})
+}
+
+// reloadWebhooks signs with the secrets that the files hold now. Somebody has seen to things: webhooks that wait, or were disabled by
+// an answer of 410, are tried at once.
+func (g *gateway) reloadWebhooks() (err error) {
+	for i := range g.cfg.Webhooks {
+		w := &g.cfg.Webhooks[i]
+		secret, e := readSecret(w.SecretFile)
+		if e != nil {
+			err = errors.Join(err, fmt.Errorf("webhook %s: %w", w.Name, e))
+			continue
+		}
+		for _, h := range g.outlet.webhooks {
+			if h.name != w.Name {
+				continue
+			}
+			if e := h.sink.SetSecrets([]string{secret}); e != nil {
+				err = errors.Join(err, fmt.Errorf("webhook %s: %w", w.Name, e))
+			}
+		}
+		for _, f := range g.forwarders {
+			if f.name == w.Name && f.kind == "webhook" {
+				f.Retry()
+			}
+		}
+	}
+	return err
 }
 
 // webhookFormat is what a webhook is sent. A template is tried on made-up alerts.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"sluice/gateway/telemetry"
 	"sluice/rules"
 	"sluice/uplink"
+	"sluice/uplink/webhook"
 )
 
 // outlet spreads the fold's outputs over the outboxes and the quarantine. It belongs to the pipeline's goroutine.
@@ -24,13 +26,15 @@ type outlet struct {
 	webhooks     []*hook
 	quarantine   *uplink.Quarantine
 	history      *history.History // nil: none
-	instance     string
+	live         *live
+	instanceOf   func(lsn uint64) string                  // see meta
 	gateway      string                                   // its id
 	topics       *alertTopics                             // nil: alerts are not published
 	publish      func(topic string, payload []byte) error // to devices; nil where there is no broker
 	log          *slog.Logger
 
 	body    []byte
+	told    bool  // a notification was put since the last Flush
 	err     error // why an output could not be stored
 	blocked atomic.Pointer[string]
 }
@@ -44,6 +48,7 @@ type destination struct {
 type hook struct {
 	name   string
 	outbox *uplink.Outbox
+	sink   *webhook.Sink // told beforehand what is on its way; nil: it reads the outbox
 }
 
 func cause(c pipeline.Cause) uplink.Cause {
@@ -55,19 +60,55 @@ func (o *outlet) Point(c pipeline.Cause, p *telemetry.Point) {
 	o.body = telemetry.MarshalPoint(o.body[:0], p)
 	for _, d := range o.destinations {
 		if d.match.Match(p.Labels) {
-			o.put(d.name, func() error { return d.outbox.Put(cause(c), uplink.TypePoint, o.body) })
+			put := d.outbox.Put
+			if p.Measurement == uplink.AlertMeasurement {
+				put = d.outbox.PutUrgent
+			}
+			o.put(d.name, func() error { return put(cause(c), uplink.TypePoint, o.body) })
 		}
 	}
 }
 
 // Refuse implements pipeline.Outputs.
 func (o *outlet) Refuse(c pipeline.Cause, r *pipeline.Refused) {
+	var retry []byte
+	if r.Topic != "" { // else it is about readings whose messages are not at hand any more
+		retry = r.Retry.Append(nil)
+	}
 	o.put("quarantine", func() error {
 		return o.quarantine.Put(cause(c), uplink.Item{
 			Time: r.Time, Stage: uplink.Stage(r.Stage), Reason: r.Reason, Detail: r.Detail, Source: r.Source, Topic: r.Topic,
-			Payload: r.Payload, Count: uint64(r.Count),
+			Payload: r.Payload, Count: uint64(r.Count), Retry: retry,
 		})
 	})
+}
+
+// Requeued implements pipeline.RequeueOutputs. An item whose destination is gone stays where it is.
+func (o *outlet) Requeued(c pipeline.Cause, q *pipeline.Requeue) {
+	if q.Destination != "" {
+		outbox := o.outbox(q.Destination)
+		if outbox == nil {
+			o.log.Error("quarantined record not put back: its destination is gone", "destination", q.Destination, "item", q.ID)
+			return
+		}
+		o.put(q.Destination, func() error { return outbox.Put(cause(c), q.Type, q.Record) })
+	}
+	o.put("quarantine", func() error { return o.quarantine.Taken(cause(c), q.ID, q.Destination, q.Source, q.Count) })
+}
+
+// outbox is that of a destination or webhook, nil when there is none of that name.
+func (o *outlet) outbox(name string) *uplink.Outbox {
+	for _, d := range o.destinations {
+		if d.name == name {
+			return d.outbox
+		}
+	}
+	for _, h := range o.webhooks {
+		if h.name == name {
+			return h.outbox
+		}
+	}
+	return nil
 }
 
 // Command implements pipeline.CommandOutputs.
@@ -129,19 +170,36 @@ func (o *outlet) waiting() string {
 	return ""
 }
 
-// Flush implements pipeline.Outlet.
-func (o *outlet) Flush() error { return o.each((*uplink.Outbox).Flush, (*uplink.Quarantine).Flush) }
+// Flush implements pipeline.Outlet. Alerts come first: while their forwarders set out, the rest follows.
+func (o *outlet) Flush() error {
+	for _, h := range o.webhooks {
+		o.put(h.name, h.outbox.Flush)
+	}
+	if o.told {
+		o.told = false
+		runtime.Gosched() // the forwarder that was just woken is next on this processor: it need not wait for another one
+	}
+	for _, d := range o.destinations {
+		o.put(d.name, d.outbox.Flush)
+	}
+	o.put("quarantine", o.quarantine.Flush)
+	if o.topics != nil {
+		o.topics.signal()
+	}
+	return o.err
+}
 
 // Sync implements pipeline.Outlet.
-func (o *outlet) Sync() error { return o.each((*uplink.Outbox).Sync, (*uplink.Quarantine).Sync) }
-
-func (o *outlet) each(outbox func(*uplink.Outbox) error, quarantine func(*uplink.Quarantine) error) error {
-	for _, d := range o.destinations {
-		o.put(d.name, func() error { return outbox(d.outbox) })
-	}
+func (o *outlet) Sync() error {
 	for _, h := range o.webhooks {
-		o.put(h.name, func() error { return outbox(h.outbox) })
+		o.put(h.name, h.outbox.Sync)
 	}
-	o.put("quarantine", func() error { return quarantine(o.quarantine) })
+	for _, d := range o.destinations {
+		o.put(d.name, d.outbox.Sync)
+	}
+	o.put("quarantine", o.quarantine.Sync)
+	if o.topics != nil {
+		o.topics.signal()
+	}
 	return o.err
 }

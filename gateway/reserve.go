@@ -63,11 +63,17 @@ func (r *reserve) release() {
 func (r *reserve) plenty() bool { return freeBytes(filepath.Dir(r.path)) > 4*max(r.bytes, 64<<10) }
 
 func freeBytes(dir string) int64 {
+	free, _, _ := diskRoom(dir) // 0 with an error
+	return free
+}
+
+// diskRoom is how much room the disk of dir has, for who may not use its last blocks, and how large it is.
+func diskRoom(dir string) (free, size int64, err error) {
 	var st unix.Statfs_t
-	if unix.Statfs(dir, &st) != nil {
-		return 0
+	if err := unix.Statfs(dir, &st); err != nil {
+		return 0, 0, fmt.Errorf("look at the disk of %s: %w", dir, err)
 	}
-	return int64(st.Bavail) * st.Bsize
+	return int64(st.Bavail) * st.Bsize, int64(st.Blocks) * st.Bsize, nil
 }
 
 func writeZeros(path string, n int64) error {

@@ -7,8 +7,10 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"sluice/gateway/config"
+	"sluice/gateway/console"
 )
 
 // runGateway serves until ctx ends; SIGHUP reads rules and users again.
@@ -30,16 +32,28 @@ func runGateway(ctx context.Context, cfg *config.Config, _ io.Writer) error {
 				return
 			case <-hup:
 				notifyReloading(log)
-				if err := g.reload(); err != nil {
-					log.Error("reload refused; the old rules and users stay in force", "err", err)
-				} else {
-					log.Info("reloaded")
-				}
+				g.hangup()
 				notify(log, "READY=1")
 			}
 		}
 	}()
 	return g.run(ctx)
+}
+
+// hangup does what SIGHUP asks for.
+func (g *gateway) hangup() {
+	outcome := ""
+	if err := g.reload(); err != nil {
+		g.log.Error("reload refused; the old rules and users stay in force", "err", err)
+		outcome = "refused: " + err.Error()
+	} else {
+		g.log.Info("reloaded")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if err := g.Audit(ctx, console.AuditEntry{Author: "SIGHUP", Op: "reload", Detail: outcome}); err != nil {
+		g.log.Error("not in the audit", "op", "reload", "err", err)
+	}
 }
 
 // newLogger writes to w; under systemd's journal without a time of its own, and with the level as a prefix it understands.

@@ -217,7 +217,7 @@ func (w *simWorld) start() (g *simGateway, err error) {
 		}
 		cancel()
 	}()
-	g.out = &outlet{ctx: ctx, instance: "sim", log: quiet}
+	g.out = &outlet{ctx: ctx, instanceOf: func(uint64) string { return "sim" }, log: quiet}
 	if g.out.quarantine, err = uplink.OpenQuarantine("/d/quarantine", uplink.QuarantineOptions{FS: w.fs}); err != nil {
 		return g, err
 	}

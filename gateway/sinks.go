@@ -1,11 +1,13 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
-	"io"
+	"net"
 	"os"
+	"time"
 
 	"sluice/gateway/config"
 	"sluice/uplink"
@@ -21,14 +23,15 @@ type sinkKind struct {
 	open func(d *config.Destination, a *access) (uplink.Sink, error)
 	// describe renders a refused record as the destination would have got it.
 	describe func(uplink.Record) string
+	inFlight int // requests at once; the streams have messages in flight within one Deliver
 }
 
 // sinkKinds are the types of destinations, by their name in the configuration.
 var sinkKinds = map[string]sinkKind{
-	"influxdb": {openInflux, influx.Describe},
-	"kafka":    {openKafka, stream.Describe},
-	"nats":     {openNATS, stream.Describe},
-	"mqtt":     {openBridge, stream.Describe},
+	"influxdb": {openInflux, influx.Describe, 4},
+	"kafka":    {openKafka, stream.Describe, 1},
+	"nats":     {openNATS, stream.Describe, 1},
+	"mqtt":     {openBridge, stream.Describe, 1},
 }
 
 // access is what a destination is reached with.
@@ -36,15 +39,22 @@ type access struct {
 	token, password string
 	tls             *tls.Config // nil: nothing of it is configured
 	client          string      // how we call ourselves
+	shared
+}
+
+// shared outlives a sink that is made again.
+type shared struct {
+	meter *uplink.Meter // of the destination's traffic; nil: none
+	types *influx.Types // of fields that an InfluxDB holds otherwise; nil: not kept
 }
 
 // openSink makes the sink of d; it does not connect.
-func openSink(d *config.Destination, gatewayID string) (uplink.Sink, sinkKind, error) {
+func openSink(d *config.Destination, gatewayID string, shared shared) (uplink.Sink, sinkKind, error) {
 	kind, ok := sinkKinds[d.Type]
 	if !ok {
 		return nil, kind, fmt.Errorf("unknown type %q", d.Type)
 	}
-	a := &access{client: d.ClientID}
+	a := &access{client: d.ClientID, shared: shared}
 	if a.client == "" {
 		a.client = "sluice-" + gatewayID + "-" + d.Name
 	}
@@ -63,26 +73,52 @@ func openSink(d *config.Destination, gatewayID string) (uplink.Sink, sinkKind, e
 }
 
 func openInflux(d *config.Destination, a *access) (uplink.Sink, error) {
-	return influx.New(influx.Config{URL: d.URL, Org: d.Org, Bucket: d.Bucket, Token: a.token, Gzip: true, TLS: a.tls})
+	c := influx.Config{URL: d.URL, Org: d.Org, Bucket: d.Bucket, Token: a.token, Gzip: true, TLS: a.tls, Types: a.types}
+	if a.meter != nil {
+		c.Dial = a.meter.Dial((&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext)
+	}
+	return influx.New(c)
 }
 
 func openKafka(d *config.Destination, a *access) (uplink.Sink, error) {
 	return kafka.New(kafka.Config{
 		Brokers: d.Brokers, Topic: d.Topic, ClientID: a.client, Username: d.Username, Password: a.password, SASL: d.SASL, TLS: a.tls,
+		Wrap: a.wrap(),
 	})
 }
 
 func openNATS(d *config.Destination, a *access) (uplink.Sink, error) {
-	return nats.New(nats.Config{
+	c := nats.Config{
 		URL: d.URL, Stream: d.Stream, Subject: d.Subject, Username: d.Username, Password: a.password, Token: a.token,
 		CredentialsFile: d.CredentialsFile, Name: a.client, TLS: a.tls,
-	})
+	}
+	if a.meter != nil {
+		c.Dial = meteredDialer{a.meter}
+	}
+	return nats.New(c)
 }
 
 func openBridge(d *config.Destination, a *access) (uplink.Sink, error) {
 	return bridge.New(bridge.Config{
-		URL: d.URL, Topic: d.Topic, ClientID: a.client, Username: d.Username, Password: a.password, TLS: a.tls,
+		URL: d.URL, Topic: d.Topic, ClientID: a.client, Username: d.Username, Password: a.password, TLS: a.tls, Wrap: a.wrap(),
 	})
+}
+
+// wrap is what connections go through, nil for nothing.
+func (a *access) wrap() func(net.Conn) net.Conn {
+	if a.meter == nil {
+		return nil
+	}
+	return a.meter.Conn
+}
+
+// meteredDialer dials for the NATS client.
+type meteredDialer struct{ m *uplink.Meter }
+
+// Dial implements nats.CustomDialer.
+func (d meteredDialer) Dial(network, address string) (net.Conn, error) {
+	dial := d.m.Dial((&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext)
+	return dial(context.Background(), network, address)
 }
 
 // destinationTLS is nil when nothing is configured: then each sink has its default.
@@ -109,11 +145,4 @@ func destinationTLS(t *config.DestinationTLS) (*tls.Config, error) {
 		c.Certificates = []tls.Certificate{pair}
 	}
 	return c, nil
-}
-
-// closeSink ends what a sink keeps between deliveries.
-func closeSink(s uplink.Sink) {
-	if c, ok := s.(io.Closer); ok {
-		c.Close()
-	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/pem"
+	"io"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -41,7 +42,7 @@ func TestOpenSink_MakesEveryType(t *testing.T) {
 		{"a sink's own check", "mqtt: topic", config.Destination{Type: "mqtt", URL: "mqtts://h", Topic: "t/#"}},
 	} {
 		tc.d.Name = "d"
-		sink, kind, err := openSink(&tc.d, "plant-7")
+		sink, kind, err := openSink(&tc.d, "plant-7", shared{})
 		if tc.want != "" {
 			if err == nil || !strings.Contains(err.Error(), tc.want) || strings.Contains(err.Error(), "s3cret") {
 				t.Errorf("%s: got %v, want %q in it", tc.name, err, tc.want)
@@ -55,6 +56,8 @@ func TestOpenSink_MakesEveryType(t *testing.T) {
 		if text := kind.describe(uplink.Record{Type: uplink.TypePoint, Body: []byte("?")}); !strings.HasPrefix(text, "# damaged") {
 			t.Errorf("%s: a damaged record is described as %q", tc.name, text)
 		}
-		closeSink(sink)
+		if c, ok := sink.(io.Closer); ok {
+			c.Close()
+		}
 	}
 }

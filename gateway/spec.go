@@ -51,6 +51,9 @@ func sourceSpec(c *config.Source, gatewayZone string) pipeline.SourceSpec {
 	if s.Measurement == "" {
 		s.Measurement = c.Name
 	}
+	if c.Late != string(pipeline.LateQuarantine) {
+		s.Late = pipeline.Late(c.Late)
+	}
 	for _, st := range c.Stats {
 		s.Stats = append(s.Stats, telemetry.Stat(st))
 	}

@@ -32,20 +32,16 @@ func (g *gateway) Status() console.Status {
 			First: uint64(g.journal.First()), Last: uint64(g.journal.Next() - 1), Durable: uint64(g.journal.Durable()),
 			Bytes: g.journal.Bytes(),
 		},
-		Ledger: console.Ledger{Imbalance: v.Total.Imbalance()},
+		Ledger: console.Ledger{Imbalance: g.imbalance(v), Lost: g.lost(), Sources: ledgerSources(v)},
+	}
+	if free, total, err := diskRoom(g.dir.path); err == nil {
+		s.Disk = console.Disk{Free: free, Total: total}
 	}
 	if err := g.journal.Err(); err != nil {
 		s.Journal.Error = err.Error()
 	}
 	for i := range v.Alerts {
 		s.Alerts = append(s.Alerts, alertStatus(&v.Alerts[i]))
-	}
-	for i := range v.Sources {
-		l := &v.Sources[i]
-		s.Ledger.Sources = append(s.Ledger.Sources, console.LedgerSource{
-			Source: l.Source, Messages: l.Messages, Received: l.Received, Duplicate: l.Duplicate, Quarantined: l.Quarantined,
-			Late: l.Late, Aggregated: l.Aggregated, Imbalance: l.Imbalance(),
-		})
 	}
 	for _, f := range g.forwarders {
 		d := destinationStatus(f)
@@ -66,15 +62,6 @@ func alertStatus(a *rules.AlertView) console.Alert {
 	return console.Alert{
 		Name: a.Alert, State: a.State.String(), Since: unixTime(since), Value: a.Value, Labels: a.Labels.Map(),
 		Summary: a.Annotations.Get("summary"),
-	}
-}
-
-func destinationStatus(f *forwarder) console.Destination {
-	s := f.Status()
-	return console.Destination{
-		Name: f.name, Type: f.kind, State: s.State.String(), Pending: s.Pending, Bytes: s.Bytes, Oldest: unixTime(s.OldestTime),
-		Delivered: s.Delivered, Quarantined: s.Rejected, Rate: s.Rate, ETA: s.ETA.Seconds(), LastError: s.LastError,
-		LastErrorAt: s.LastErrorAt, LastSuccess: s.LastSuccess,
 	}
 }
 
@@ -110,6 +97,10 @@ func (g *gateway) Ready() console.Readiness {
 	}
 	part("pipeline", trouble, fmt.Sprintf("%d records behind", behind))
 
+	if v := g.runner.View(); v.Unset { // alerts go on, and that it is right some day is not ours to see to
+		part("clock", "", fmt.Sprintf("not set: %d messages are held until it is", v.Held))
+	}
+
 	trouble = ""
 	if why := g.reloadErr.Load(); why != nil {
 		trouble = "the last reload failed, the old ones are in force: " + *why
@@ -136,6 +127,9 @@ func (g *gateway) Ready() console.Readiness {
 		if s.State == uplink.ConfigError || s.State == uplink.Disabled {
 			trouble = s.State.String() + ": " + s.LastError
 		}
+		if why := standsStill(&s, time.Now()); why != "" {
+			trouble = why
+		}
 		detail := fmt.Sprintf("%s, %d pending", s.State, s.Pending)
 		if s.LastError != "" {
 			detail += ", last error: " + s.LastError
@@ -143,4 +137,20 @@ func (g *gateway) Ready() console.Readiness {
 		part("destination "+f.name, trouble, detail)
 	}
 	return r
+}
+
+// headStuckAfter is how long the oldest record of a destination that answers may stay the oldest.
+const headStuckAfter = 10 * time.Minute
+
+// standsStill explains a destination that should make progress and does not: nothing is wrong with the way there, and nothing holds it back.
+func standsStill(s *uplink.Status, now time.Time) string {
+	if s.Pending == 0 || s.State != uplink.Sending && s.State != uplink.Idle || s.HeadMovedAt.IsZero() || s.Bandwidth != nil && s.Bandwidth.Level > 0 {
+		return ""
+	}
+	still := now.Sub(s.HeadMovedAt)
+	if still < headStuckAfter {
+		return ""
+	}
+	return fmt.Sprintf("the oldest of %d has not moved for %s although the destination reports no error; the client was made again %d times",
+		s.Pending, still.Round(time.Second), s.Rebuilds)
 }
