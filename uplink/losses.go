@@ -63,6 +63,15 @@ type lossValue struct {
 	Read    uint64            `json:"readings"`
 	// Ahead is a deletion under way: it happened when its tier has no record below To any more.
 	Ahead *lossAhead `json:"ahead,omitempty"`
+	// Hand is what was deleted while a forwarder still had it in memory, by tier: lost only when the process ends before it is delivered.
+	Hand map[string][]lossHand `json:"hand,omitempty"`
+}
+
+// lossHand is what the records [From, To) of one segment come to.
+type lossHand struct {
+	From   uint64 `json:"from"`
+	To     uint64 `json:"to"`
+	Losses []Loss `json:"losses"`
 }
 
 type lossAhead struct {
@@ -104,7 +113,53 @@ func (l *losses) recover() {
 	}
 	l.mu.Unlock()
 	for _, t := range l.out.all() {
+		l.dropped(t)
 		l.reconcile(t.name, &t.pos, t.held.Time)
+	}
+}
+
+// dropped notes as lost what a tier found gone when it was opened, because a forwarder had it in memory, in the words of Hand.
+func (l *losses) dropped(t *Outbox) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	key := t.name + "/" + ShedFull.String()
+	for _, h := range l.v.Hand[t.name] {
+		missing := min(t.pos.shed[ShedFull]-min(l.v.Counted[key], t.pos.shed[ShedFull]), min(h.To, t.gone.to)-min(max(h.From, t.gone.from), h.To))
+		if h.From >= t.gone.to || h.To <= t.gone.from || missing == 0 {
+			continue
+		}
+		for _, e := range h.Losses {
+			if all := h.To - h.From; missing < all { // a part had been delivered: which readings that were is not known
+				part := min(e.Points, (e.Points*missing+all/2)/all)
+				if e.Points == 0 || part == 0 {
+					continue
+				}
+				e.Readings, e.Points = e.Readings*part/e.Points, part
+			}
+			l.v.Counted[key] += e.Points
+			l.add(e)
+		}
+	}
+	if _, ok := l.v.Hand[t.name]; ok {
+		delete(l.v.Hand, t.name)
+		l.store()
+	}
+}
+
+// hold notes what records of tier come to that will be deleted while a forwarder has them; done is the first record that is not
+// accounted for. The begin that follows makes it durable.
+func (l *losses) hold(tier string, done uint64, h lossHand) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.v.Hand == nil {
+		l.v.Hand = make(map[string][]lossHand)
+	}
+	kept := slices.DeleteFunc(l.v.Hand[tier], func(o lossHand) bool { return o.To <= done || o.From >= h.From })
+	if h.From < h.To {
+		kept = append(kept, h)
+	}
+	if l.v.Hand[tier] = kept; len(kept) == 0 {
+		delete(l.v.Hand, tier)
 	}
 }
 
@@ -175,6 +230,9 @@ func (l *losses) reconcile(tier string, p *position, now int64) {
 		n -= l.v.Counted[key]
 		l.v.Counted[key] += n
 		from := min(p.acked.Time, now)
+		if from == 0 { // nothing was ever delivered: when it began is not known, but that was not in 1970
+			from = now
+		}
 		l.add(Loss{Source: UnknownSource, Reason: ShedReason(reason).String(), From: from, To: now, Points: n, Readings: n, Noted: now, Time: from})
 		changed = true
 	}

@@ -77,6 +77,7 @@ type Outbox struct {
 	unflushed  int    // bytes put and not yet visible
 	diskBytes  int64  // of the log, without what is unflushed
 	shedTo     uint64 // records below were deleted, delivered or not
+	gone       span   // what open found missing that a forwarder had not delivered
 	pos        position
 	leased     uint64 // records below are in the forwarder's hands; never below pos.next
 	laneOpen   bool   // the last lane of pos is the one in use
@@ -229,6 +230,7 @@ func (b *Outbox) forgetHand() {
 	if first <= b.pos.next {
 		return
 	}
+	b.gone = span{b.pos.next, first}
 	lost := b.pos.cover(b.pos.next, first)
 	b.pos.shed[ShedFull] += lost
 	b.leased = b.pos.next

@@ -419,6 +419,15 @@ func (b *Outbox) shedOldest() error {
 	if err != nil {
 		return err
 	}
+	held := lossHand{From: max(first, b.pos.next), To: min(b.leased, uint64(to))}
+	if held.From < held.To {
+		inHand, err := b.tallyRange(held.From, held.To)
+		if err != nil {
+			return err
+		}
+		held.Losses = inHand.losses(ShedFull)
+	}
+	b.root.losses.hold(b.name, b.pos.next, held)
 	b.root.losses.begin(b.name, ShedFull, uint64(to), lost)
 	err = b.log.TrimTo(b.log.Bytes()-1, b.log.Next())
 	gone := uint64(b.log.First()) > first

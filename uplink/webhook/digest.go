@@ -13,8 +13,8 @@ import (
 )
 
 // digester turns the backlog of a receiver that was away for long into what it needs to know now: the ends of what it had been
-// told of, one digest of what began and ended meanwhile, and what fires now, in this order. For each alert that is the order in
-// which things happened.
+// told of and what fires now, one digest of what began and ended meanwhile, and what fires again after an end in the digest, in this
+// order. For each alert that is the order in which things happened.
 //
 // A notification that goes out whole keeps its id. The ids of digests and of parts follow from what is in them, so that one id never
 // stands for two bodies: a retry repeats the id, and a batch cut differently after a crash makes another digest.
