@@ -76,8 +76,8 @@ type forwarder struct {
 	sink       uplink.Sink
 }
 
-// openGateway recovers the state and opens every part; it starts nothing and listens nowhere. seglog.ErrLocked when another
-// process has the data directory.
+// openGateway opens every part; it starts nothing, listens nowhere, and leaves the replay of the journal to run. seglog.ErrLocked
+// when another process has the data directory.
 func openGateway(cfg *config.Config, log *slog.Logger) (*gateway, error) {
 	return openStaged(cfg, log, nil)
 }
@@ -120,7 +120,7 @@ func openStaged(cfg *config.Config, log *slog.Logger, stage console.Demo) (g *ga
 		return g, err
 	}
 	g.outlet.publish = g.command
-	return g, g.recover()
+	return g, nil
 }
 
 func (g *gateway) openJournal() (err error) {
@@ -247,22 +247,40 @@ func (g *gateway) run(ctx context.Context) error {
 	defer stopForward()
 	var journal, forward errgroup.Group
 	part(&journal, "journal", func() error { return g.journal.Run(journalCtx) })
-	if err := g.open(); err != nil {
+	for _, f := range g.forwarders { // before the recovery: it may need room that only deliveries make
+		forward.Go(func() error { g.keepRunning(forwardCtx, f); return nil })
+	}
+	showing := false
+	show := func() error {
+		if g.console == nil || showing {
+			return nil
+		}
+		if err := g.console.Listen(); err != nil {
+			return err
+		}
+		showing = true
+		part(&forward, "http", func() error { return g.console.Run(forwardCtx) })
+		return nil
+	}
+	err := g.open(failed, show)
+	if err == nil {
+		err = show()
+	}
+	if err != nil {
+		stopForward()
 		stopJournal()
-		return errors.Join(err, journal.Wait())
+		err = errors.Join(err, forward.Wait(), journal.Wait())
+		if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+			return nil // stopped before it served
+		}
+		return err
 	}
 	pipelineCtx, stopPipeline := context.WithCancel(context.Background())
 	defer stopPipeline()
 	part(&tail, "pipeline", func() error { return g.runner.Run(pipelineCtx) })
-	for _, f := range g.forwarders {
-		forward.Go(func() error { g.keepRunning(forwardCtx, f); return nil })
-	}
 	historyCtx, stopHistory := context.WithCancel(context.Background())
 	defer stopHistory()
 	historyEnded := g.runHistory(historyCtx)
-	if g.console != nil {
-		part(&forward, "http", func() error { return g.console.Run(forwardCtx) })
-	}
 	part(&serve, "ticks", func() error { return g.tickLoop(failed) })
 	part(&serve, "backfill", func() error { return g.runBackfill(failed) })
 	part(&serve, "disk", func() error { return g.watchDisk(failed) })
@@ -279,7 +297,7 @@ func (g *gateway) run(ctx context.Context) error {
 	notify(g.log, "STOPPING=1")
 	g.log.Info("stopping")
 	g.jobs.stop()
-	err := serve.Wait()
+	err = serve.Wait()
 	stopJournal()
 	err = errors.Join(err, journal.Wait())
 	caughtUp := g.awaitPipeline(stopGrace)
@@ -314,19 +332,50 @@ func (g *gateway) command(topic string, payload []byte) error {
 	return g.broker.Publish(topic, payload, 0, false)
 }
 
-// open takes the last steps before serving; listeners come last.
-func (g *gateway) open() error {
-	if err := g.begin(); err != nil {
-		return err
+// open takes the last steps before serving: it replays the journal, and lets devices in last. While an output has no room (an
+// outbox that is full, with when_full: refuse) nobody can know when that ends: show opens the console, so that one sees why.
+func (g *gateway) open(ctx context.Context, show func() error) error {
+	recovered := make(chan error, 1)
+	go func() {
+		err := g.recover()
+		if err == nil {
+			err = g.begin()
+		}
+		recovered <- err
+	}()
+	t := time.NewTicker(waitShown)
+	defer t.Stop()
+	for waited := false; ; {
+		select {
+		case err := <-recovered:
+			if err == nil {
+				err = show() // before MQTT: who can publish can also ask
+			}
+			if err != nil {
+				return err
+			}
+			return g.broker.Listen()
+		case <-ctx.Done():
+			g.stopWait()
+			return errors.Join(<-recovered, context.Cause(ctx))
+		case <-t.C:
+		}
+		switch now := g.outlet.waiting() != ""; {
+		case now && waited:
+			if err := show(); err != nil {
+				g.stopWait()
+				return errors.Join(err, <-recovered)
+			}
+			notify(g.log, "READY=1") // else systemd takes the wait for a start that failed
+			notify(g.log, "WATCHDOG=1")
+		default:
+			waited = now
+		}
 	}
-	if err := g.broker.Listen(); err != nil {
-		return err
-	}
-	if g.console == nil {
-		return nil
-	}
-	return g.console.Listen()
 }
+
+// waitShown is how long a recovery waits for room before the console opens, and how often it is looked at.
+const waitShown = 500 * time.Millisecond
 
 // keepRunning runs a forwarder again when it fails: one destination's trouble ends neither the gateway nor another's.
 func (g *gateway) keepRunning(ctx context.Context, f *forwarder) {

@@ -98,6 +98,9 @@ func (r *rangeReplay) run(journal *rereader, from, to time.Time, progress func(d
 			}
 		}
 	}
+	if derive.Finish(); r.err != nil {
+		return r.err
+	}
 	trimmed, lost := cursor.Skipped()
 	res := &r.result
 	res.From, res.To, res.Damaged, res.AlertsLeftOut = derive.Covered()

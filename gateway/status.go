@@ -113,7 +113,7 @@ func (g *gateway) Ready() console.Readiness {
 		if h.LastError != "" && h.LastError != history.ErrNoRoom.Error() { // a small disk is no fault
 			trouble = "stands still, its readings wait in the journal: " + h.LastError
 		}
-		well := fmt.Sprintf("%s, %d records behind", h.State, int64(g.runner.Applied())-int64(h.Applied))
+		well := fmt.Sprintf("%s, %d records behind", h.State, max(0, int64(g.runner.Applied())-int64(h.Applied))) // it reads the journal, and may be ahead
 		if h.LastError != "" {
 			well += ": " + h.LastError
 		}

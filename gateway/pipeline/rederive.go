@@ -63,6 +63,15 @@ func (r *Rederive) Apply(rec *seglog.Record) {
 	}
 }
 
+// Finish puts out the windows that are closed by the time of the last record, but for which no tick came: where nothing was due any
+// more none is journalled. Call it after the last record, before Covered.
+func (r *Rederive) Finish() {
+	if f := r.fold; !f.hold.on {
+		f.out = r
+		f.tickWindows()
+	}
+}
+
 // Covered is the part of the range that was put out in full: from it on, and up to where every window is closed. Damaged is how many
 // records could not be applied, and leftOut how many points of alerts were left out because what the rules knew before is not known.
 func (r *Rederive) Covered() (from, to time.Time, damaged, leftOut uint64) {
@@ -70,7 +79,7 @@ func (r *Rederive) Covered() (from, to time.Time, damaged, leftOut uint64) {
 	f := r.fold
 	for _, s := range f.c.sources {
 		if s.Send != SendReadings {
-			hi = min(hi, f.now-int64(s.Window+s.Grace+s.Lateness))
+			hi = min(hi, f.now-int64(2*s.Window+s.Grace+s.Lateness)+1) // as rollup.Late says of a window's last nanosecond
 		}
 	}
 	hi = min(hi, f.now)
