@@ -24,9 +24,26 @@ func (g *gateway) openHistory() {
 	g.history = history.New(history.Options{
 		Dir: g.dir.join("history"), Keep: c.Keep, MaxBytes: int64(c.MaxBytes),
 		Journal: &rereader{journal: g.journal, slots: g.slots, spec: g.spec, log: g.log},
-		Log:     g.log,
+		Log:     g.log, Units: g.units,
 	})
 	g.outlet.history = g.history
+}
+
+// units is history.Units: what payloads say, else what the configuration expects.
+func (g *gateway) units(ctx context.Context, f func(labels map[string]string, name, unit string)) error {
+	v, err := g.Fleet(ctx)
+	if err != nil {
+		return err
+	}
+	for i := range v.Devices {
+		d := &v.Devices[i]
+		for k := range d.Metrics {
+			if m := &d.Metrics[k]; m.Unit != "" {
+				f(d.Labels, m.Name, m.Unit)
+			}
+		}
+	}
+	return nil
 }
 
 // runHistory returns a channel that closes when the history has ended.

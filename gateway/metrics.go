@@ -2,6 +2,7 @@ package main
 
 import (
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -11,7 +12,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"sluice/broker"
+	"sluice/broker/decode"
 	"sluice/gateway/history"
+	"sluice/gateway/pipeline"
 	"sluice/rules"
 	"sluice/uplink"
 )
@@ -89,6 +92,8 @@ var (
 	descLevel           = desc("bandwidth_level", "From which step of the ladder on points are sent so that the budget holds; 0: all.", "destination")
 	descCanary          = desc("canary_age_seconds", "Since the newest end-to-end check point that arrived, or since the start.", "destination")
 	descQuarantined     = desc("quarantined_total", "Readings quarantined by the pipeline.", "reason")
+	descQuarantineItems = desc("quarantine_items", "Messages and points held in the quarantine.")
+	descQuarantineBytes = desc("quarantine_bytes", "Quarantine on disk.")
 	descAlerts          = desc("alerts", "Alerts by state.", "state")
 	descNotified        = desc("notifications_total", "Notifications by outcome.", "webhook", "outcome")
 	descImbalance       = desc("ledger_imbalance", "Readings and points not accounted for; anything but 0 is a bug.")
@@ -107,7 +112,22 @@ var (
 	descHistoryLive     = desc("history_live", "1 while the history is fed by the pipeline, 0 while it opens or catches up.")
 	descHistorySeries   = desc("history_series", "Series in the history's memory.")
 	descHistoryBytes    = desc("history_bytes", "History on disk.")
+	descHistoryNewest   = desc("history_newest_timestamp_seconds", "Time of the newest reading in the history; 0: there is none.")
 )
+
+// quarantineReasons are what the pipeline and the payload formats refuse for.
+var quarantineReasons = []string{
+	decode.ReasonEmpty, decode.ReasonSyntax, decode.ReasonDepth, decode.ReasonUTF8, decode.ReasonDuplicateKey, decode.ReasonTooManyFields,
+	decode.ReasonKeyTooLong, decode.ReasonName, decode.ReasonType, decode.ReasonNotFinite, decode.ReasonNoReadings, decode.ReasonTime,
+	decode.ReasonSequence, decode.ReasonLabel, decode.ReasonBirth,
+	pipeline.ReasonLate, pipeline.ReasonFuture, pipeline.ReasonPast, pipeline.ReasonSeries, pipeline.ReasonNoSource, pipeline.ReasonRetained,
+	pipeline.ReasonMissing, pipeline.ReasonRange, pipeline.ReasonUnit, pipeline.ReasonNoClock, pipeline.ReasonGone,
+}
+
+// attemptOutcomes are how a request to a destination ends; one of which only a part was taken counts as ok.
+var attemptOutcomes = []string{
+	"ok", uplink.KindRetry.String(), uplink.KindConfig.String(), uplink.KindRejected.String(), uplink.KindTooLarge.String(), uplink.KindGone.String(),
+}
 
 type collector struct{ g *gateway }
 
@@ -213,8 +233,17 @@ func (c *collector) pipeline(m emitter) {
 	}
 	m.counter(descWithoutReadings, float64(v.Total.States), "state")
 	m.counter(descWithoutReadings, float64(v.Total.Ignored), "ignored")
-	for reason, n := range v.ByReason {
-		m.counter(descQuarantined, float64(n), reason)
+	for _, reason := range quarantineReasons { // from 0 on, so that increase() sees the first
+		m.counter(descQuarantined, float64(v.ByReason[reason]), reason)
+	}
+	for reason, n := range v.ByReason { // one that an earlier version gave
+		if !slices.Contains(quarantineReasons, reason) {
+			m.counter(descQuarantined, float64(n), reason)
+		}
+	}
+	if q, err := g.outlet.quarantine.Stats(); err == nil {
+		m.gauge(descQuarantineItems, float64(q.Items))
+		m.gauge(descQuarantineBytes, float64(q.Bytes))
 	}
 	states := map[rules.State]int{rules.Pending: 0, rules.Firing: 0}
 	for i := range v.Alerts {
@@ -286,6 +315,7 @@ func (c *collector) history(m emitter) {
 	m.gauge(descHistoryLive, live)
 	m.gauge(descHistorySeries, float64(s.Series))
 	m.gauge(descHistoryBytes, float64(s.Bytes))
+	m.gauge(descHistoryNewest, float64(s.NewestTime)/1e9)
 }
 
 func (c *collector) uplink(m emitter) {
@@ -298,8 +328,8 @@ func (c *collector) uplink(m emitter) {
 		for reason, n := range s.Shed {
 			m.counter(descShed, float64(n), f.name, uplink.ShedReason(reason).String())
 		}
-		for outcome, n := range s.Attempts {
-			m.counter(descAttempts, float64(n), f.name, outcome)
+		for _, outcome := range attemptOutcomes {
+			m.counter(descAttempts, float64(s.Attempts[outcome]), f.name, outcome)
 		}
 		c.progress(m, f, &s)
 		cumulative, total := map[float64]uint64{}, uint64(0)

@@ -50,9 +50,17 @@ func busySite(t *testing.T) *testSite {
 				destinations[label(m, "destination")] = true
 			}
 		}
-		return destinations["cloud"] && f["sluice_quarantined_total"] != nil
+		return destinations["cloud"] && sum(f["sluice_sink_attempts_total"]) > 0 && sum(f["sluice_quarantined_total"]) > 0
 	})
 	return s
+}
+
+// sum adds up a family of counters.
+func sum(f *dto.MetricFamily) (total float64) {
+	for _, m := range f.GetMetric() {
+		total += m.GetCounter().GetValue()
+	}
+	return total
 }
 
 func label(m *dto.Metric, name string) string {
@@ -134,6 +142,97 @@ func TestMetrics_NamesTypesAndLabelsAreTheContract(t *testing.T) {
 					t.Errorf("%s has a device in its labels", family.GetName())
 				}
 			}
+		}
+	}
+}
+
+// A counter that appears with its first event already counted has no increase.
+func TestMetrics_CountersAreThereBeforeTheirFirstEvent(t *testing.T) {
+	s, _ := startSite(t, t.TempDir())
+	f := s.scrape()
+	for name, want := range map[string]struct {
+		label  string
+		values []string
+	}{
+		"sluice_quarantined_total":      {"reason", quarantineReasons},
+		"sluice_sink_attempts_total":    {"outcome", attemptOutcomes},
+		"sluice_mqtt_messages_total":    {"outcome", []string{"acked", "unacked", "qos0", "uncovered", "refused", "dropped"}},
+		"sluice_readings_total":         {"outcome", []string{"accepted", "duplicate", "late", "quarantined"}},
+		"sluice_points_shed_total":      {"reason", []string{"outbox_full", "expired", "damaged", "purged"}},
+		"sluice_notifications_total":    {"outcome", []string{"delivered", "rejected"}},
+		"sluice_history_readings_total": {"outcome", []string{"stored", "conflict", "too_old"}},
+	} {
+		for _, value := range want.values {
+			if !slices.ContainsFunc(f[name].GetMetric(), func(m *dto.Metric) bool { return label(m, want.label) == value }) {
+				t.Errorf("no %s{%s=%q} at the start", name, want.label, value)
+			}
+		}
+	}
+}
+
+// Every reason there is for a refusal is one of those that are counted from the start.
+func TestMetrics_KnowEveryReason(t *testing.T) {
+	for _, dir := range []string{filepath.Join("..", "broker", "decode"), "pipeline"} {
+		files, err := filepath.Glob(filepath.Join(dir, "*.go"))
+		if err != nil || len(files) == 0 {
+			t.Fatal(files, err)
+		}
+		found := 0
+		for _, file := range files {
+			b, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range regexp.MustCompile(`(?m)^(?:const |\s)\s*(Reason\w+)\s*= "(\w+)"`).FindAllSubmatch(b, -1) {
+				found++
+				if !slices.Contains(quarantineReasons, string(m[2])) {
+					t.Errorf("%s: %s is not in quarantineReasons", file, m[1])
+				}
+			}
+		}
+		if found < 10 {
+			t.Errorf("%d reasons in %s", found, dir)
+		}
+	}
+}
+
+// docs/metrics.md lists what a gateway has to show, and nothing else.
+func TestMetrics_StandInTheDocs(t *testing.T) {
+	b, err := os.ReadFile(filepath.Join("..", "docs", "metrics.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	described := map[string][]string{}
+	for _, m := range regexp.MustCompile("(?m)^\\| `(sluice_[a-z0-9_]+)` \\| ([a-z]+) \\| ([a-z, ]*) \\| .+ \\|$").FindAllStringSubmatch(string(b), -1) {
+		described[m[1]] = m[2:]
+	}
+	for name, family := range busySite(t).scrape() {
+		if !strings.HasPrefix(name, "sluice_") {
+			continue
+		}
+		row := described[name]
+		if row == nil {
+			t.Errorf("docs/metrics.md lacks %s", name)
+			continue
+		}
+		var names []string
+		for _, l := range family.Metric[0].Label {
+			names = append(names, l.GetName())
+		}
+		want := strings.Split(row[1], ", ")
+		slices.Sort(want)
+		slices.Sort(names)
+		if got := strings.ToLower(family.GetType().String()); got != row[0] || strings.Join(names, ", ") != strings.Join(want, ", ") {
+			t.Errorf("docs/metrics.md has %s as a %s with the labels %q; it is a %s with %q", name, row[0], row[1], got, names)
+		}
+	}
+	source, err := os.ReadFile("metrics.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range described {
+		if !strings.Contains(string(source), `desc("`+strings.TrimPrefix(name, "sluice_")+`"`) {
+			t.Errorf("docs/metrics.md describes %s, which does not exist", name)
 		}
 	}
 }

@@ -397,35 +397,3 @@ func (r *request) words(ask func(storage.Querier, *storage.LabelHints, ...*label
 	}
 	return all, nil
 }
-
-// metadata says of every metric that it is a gauge: readings are not counters, as far as anybody knows.
-func (r *request) metadata() (any, *apiError) {
-	type entry struct {
-		Type string `json:"type"`
-		Help string `json:"help"`
-		Unit string `json:"unit"`
-	}
-	limit, err := r.limit()
-	if err != nil {
-		return nil, badParam("limit", err)
-	}
-	names := []string{r.FormValue("metric")}
-	if names[0] == "" {
-		q, err := r.h.Querier(minTime.UnixMilli(), maxTime.UnixMilli())
-		if err != nil {
-			return nil, failure(err)
-		}
-		r.later(func() { q.Close() })
-		if names, _, err = q.LabelValues(r.Context(), model.MetricNameLabel, nil); err != nil {
-			return nil, failure(err)
-		}
-	}
-	all := map[string][]entry{}
-	for _, n := range names {
-		if limit > 0 && len(all) == limit {
-			break
-		}
-		all[n] = []entry{{Type: "gauge"}}
-	}
-	return all, nil
-}

@@ -139,11 +139,17 @@ func beyond(o Options, blocks []*tsdb.Block, bad map[ulid.ULID]struct{}) {
 // headBytes is the size of the head's files.
 func headBytes(dir string) (n int64) {
 	for _, part := range []string{"wal", "wbl", "chunks_head"} {
-		entries, _ := os.ReadDir(filepath.Join(dir, part)) // what is not there has no size
-		for _, e := range entries {
-			if info, err := e.Info(); err == nil {
-				n += info.Size()
-			}
+		n += folderSize(filepath.Join(dir, part))
+	}
+	return n
+}
+
+// folderSize is the size of the files in a folder; what is not there has none.
+func folderSize(dir string) (n int64) {
+	entries, _ := os.ReadDir(dir)
+	for _, e := range entries {
+		if info, err := e.Info(); err == nil {
+			n += info.Size()
 		}
 	}
 	return n

@@ -30,7 +30,12 @@ type Options struct {
 	MaxBytes int64         // beyond it the oldest blocks go; 0: no bound
 	Journal  Journal
 	Log      *slog.Logger
+	Units    Units // nil: none are known
 }
+
+// Units calls f for each series whose unit is known, with the labels of its device, by the names they have there, and the series' name
+// in PromQL. Safe for concurrent use.
+type Units func(ctx context.Context, f func(labels map[string]string, name, unit string)) error
 
 // Journal is where readings are read again.
 type Journal interface {
@@ -74,6 +79,7 @@ type Status struct {
 	Blocks     int
 	Bytes      int64 // on disk
 	OldestTime int64 // ns; 0: empty
+	NewestTime int64 // ns; 0: empty
 	LastError  string
 }
 

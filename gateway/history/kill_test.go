@@ -24,7 +24,7 @@ type plannedJournal struct{}
 const (
 	plannedRecords = 240_000
 	plannedDevices = 5
-	killRounds = 2
+	killRounds     = 10
 )
 
 func (plannedJournal) Durable() seglog.LSN { return plannedRecords }
@@ -80,7 +80,7 @@ func TestHistory_KilledWhileItCompactsHoldsEveryReadingOnce(t *testing.T) {
 	rng := rand.New(rand.NewPCG(seed, 6))
 	r := newRig(t)
 	r.o.Journal = plannedJournal{}
-	kills, compacted := 0, 0
+	compacted := 0
 	for range killRounds {
 		c := exec.Command(os.Args[0], "-test.run=^TestKilledProcess$")
 		c.Env = append(os.Environ(), "SLUICE_TEST_HISTORY="+r.o.Dir)
@@ -88,10 +88,9 @@ func TestHistory_KilledWhileItCompactsHoldsEveryReadingOnce(t *testing.T) {
 		if err := c.Start(); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Duration(20+rng.IntN(160)) * time.Millisecond) // the moment of the kill, not a wait for something
+		time.Sleep(time.Duration(20+rng.IntN(130)) * time.Millisecond) // the moment of the kill, not a wait for something
 		c.Process.Kill()
 		c.Wait()
-		kills++
 		blocks, _ := filepath.Glob(filepath.Join(r.o.Dir, "0*"))
 		compacted = max(compacted, len(blocks))
 	}
@@ -121,9 +120,7 @@ func TestHistory_KilledWhileItCompactsHoldsEveryReadingOnce(t *testing.T) {
 	if s := r.h.Status(); s.SetAside != 0 || s.Missed != 0 || s.Blocks == 0 {
 		t.Errorf("seed %d: %+v", seed, s)
 	}
-	fmt.Printf("%+v\n", r.h.Status())
-	r.missingPlanned()
-	t.Logf("seed %d: %d kills, at most %d blocks seen between them", seed, kills, compacted)
+	t.Logf("seed %d: at most %d blocks seen after a kill", seed, compacted)
 }
 
 // containsValue tells whether a vector has one element of this value.

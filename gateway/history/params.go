@@ -36,8 +36,11 @@ func (r *request) duration(name string) (d time.Duration, ok bool, err error) {
 }
 
 // limit reads the greatest number of results, 0 for no limit.
-func (r *request) limit() (int, error) {
-	s := r.FormValue("limit")
+func (r *request) limit() (int, error) { return r.number("limit") }
+
+// number reads how many there may be of something, 0 for any number.
+func (r *request) number(name string) (int, error) {
+	s := r.FormValue(name)
 	if s == "" {
 		return 0, nil
 	}
@@ -46,7 +49,7 @@ func (r *request) limit() (int, error) {
 		return 0, err
 	}
 	if n < 0 {
-		return 0, errors.New("limit must be non-negative")
+		return 0, errors.New(name + " must be non-negative")
 	}
 	return min(n, math.MaxInt32), nil
 }

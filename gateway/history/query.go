@@ -78,22 +78,35 @@ func newEngine(p parser.Parser) *promql.Engine {
 
 // WithScope returns a context in which queries see nothing but series with these labels: tenants stay apart. Label names are those
 // of the device, as in the configuration; a label that only becomes the same name in PromQL is another one.
-func WithScope(ctx context.Context, scope map[string]string) context.Context {
+func WithScope(ctx context.Context, own map[string]string) context.Context {
 	var ms []*labels.Matcher
-	for name, value := range scope {
+	for name, value := range own {
 		ms = append(ms, confined(name, value)...)
 	}
-	return context.WithValue(ctx, scopeKey{}, ms)
+	return context.WithValue(ctx, scopeKey{}, scope{labels: own, matchers: ms})
 }
 
 type scopeKey struct{}
 
+type scope struct {
+	labels   map[string]string // of the device
+	matchers []*labels.Matcher
+}
+
 func scoped(ctx context.Context, ms []*labels.Matcher) []*labels.Matcher {
-	scope, _ := ctx.Value(scopeKey{}).([]*labels.Matcher)
-	if len(scope) == 0 {
-		return ms
+	s, _ := ctx.Value(scopeKey{}).(scope)
+	return append(ms[:len(ms):len(ms)], s.matchers...)
+}
+
+// within tells whether a device with these labels is within a context's scope.
+func within(ctx context.Context, device map[string]string) bool {
+	s, _ := ctx.Value(scopeKey{}).(scope)
+	for name, value := range s.labels {
+		if device[name] != value {
+			return false
+		}
 	}
-	return append(ms[:len(ms):len(ms)], scope...)
+	return true
 }
 
 // Querier implements storage.Queryable for the readings as they were counted; times in ms.

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strings"
 )
 
-// quieter passes on what needs a person's eyes: the TSDB tells of every compaction, and takes its own end for a failure.
+// quieter passes on what needs a person's eyes: the TSDB tells of every compaction, and takes its own end for a failure, and blocks of
+// what came out of order for odd.
 func quieter(l *slog.Logger) *slog.Logger {
 	return slog.New(warnings{l.Handler()}).With("part", "history")
 }
@@ -20,6 +22,9 @@ func (w warnings) Enabled(ctx context.Context, l slog.Level) bool {
 
 // Handle implements slog.Handler.
 func (w warnings) Handle(ctx context.Context, r slog.Record) error {
+	if strings.HasPrefix(r.Message, "Overlapping blocks found") {
+		return nil
+	}
 	ending := false
 	r.Attrs(func(a slog.Attr) bool {
 		err, ok := a.Value.Any().(error)

@@ -165,6 +165,11 @@ func openStore(o Options) (*store, error) {
 		return nil, fmt.Errorf("open history's watermark: %w", err)
 	}
 	c := openComplete(o.Dir)
+	settle, again, err := unsettled(o.Dir)
+	if err != nil {
+		file.Close()
+		return nil, fmt.Errorf("open history: %w", err)
+	}
 	db, whole, err := openDB(o, c)
 	if err != nil {
 		file.Close()
@@ -174,7 +179,17 @@ func openStore(o Options) (*store, error) {
 		o.Log.Warn("history's write-ahead log was damaged; reading the journal again from its beginning")
 		m = mark{}
 	}
-	return &store{db: db, dir: o.Dir, file: file, mark: m, complete: c}, nil
+	if again { // several starts were cut short, and what the TSDB makes of its log then is not to be relied upon
+		o.Log.Warn("history's last start was cut short; reading the journal again from its beginning")
+		m = mark{}
+	}
+	st := &store{db: db, dir: o.Dir, file: file, mark: m, complete: c}
+	if settle {
+		if err := st.settled(); err != nil {
+			return nil, fmt.Errorf("open history: %w", errors.Join(err, st.close()))
+		}
+	}
+	return st, nil
 }
 
 // openDB opens the TSDB; whole is false when it had to cut its write-ahead log. Damaged files that make it panic are an error.
@@ -321,17 +336,23 @@ func (s *store) describe(st *Status) {
 	head := s.db.Head()
 	st.Series = head.NumSeries()
 	st.Bytes = head.Size()
-	oldest := int64(math.MaxInt64)
+	oldest, newest := int64(math.MaxInt64), int64(math.MinInt64)
 	if st.Series > 0 {
-		oldest = head.MinTime()
+		oldest, newest = head.MinTime(), head.MaxTime()
 	}
 	for _, b := range s.db.Blocks() {
 		st.Blocks++
 		st.Bytes += b.Size()
 		oldest = min(oldest, b.MinTime())
+		if st.Series == 0 {
+			newest = max(newest, b.MaxTime()-1)
+		}
 	}
 	if oldest != math.MaxInt64 {
 		st.OldestTime = oldest * int64(time.Millisecond)
+	}
+	if newest != math.MinInt64 {
+		st.NewestTime = newest * int64(time.Millisecond)
 	}
 }
 
