@@ -14,6 +14,7 @@ import (
 	"sluice/gateway/config"
 	"sluice/gateway/console"
 	"sluice/rules"
+	"sluice/uplink/webhook"
 )
 
 func newCheckCommand() *cobra.Command {
@@ -94,7 +95,7 @@ func summary(cfg *config.Config) string {
 }
 
 // checkFiles reads the rule files, the password file, the access list and the secrets that cfg names. What config.Load has reported about them
-// already, such as their absence, it leaves out.
+// already, such as their absence or who else can read them, it leaves out.
 func checkFiles(cfg *config.Config) error {
 	var errs []error
 	files, err := readRuleFiles(cfg)
@@ -120,6 +121,11 @@ func checkFiles(cfg *config.Config) error {
 				errs = append(errs, fmt.Errorf("%s: webhooks[%d].template_file: %w", cfg.File, i, err))
 			}
 		}
+		if secret, err := readSecret(cfg.Webhooks[i].SecretFile); err == nil {
+			if err := new(webhook.Sink).SetSecrets([]string{secret}); err != nil {
+				errs = append(errs, fmt.Errorf("%s: webhooks[%d].secret_file: %w", cfg.File, i, err))
+			}
+		}
 	}
 	for i, d := range cfg.Uplink.Destinations {
 		if _, err := rules.ParseMatchers(d.Match); err != nil {
@@ -127,9 +133,23 @@ func checkFiles(cfg *config.Config) error {
 		}
 	}
 	for _, f := range secretFiles(cfg) {
-		if canOpen(f) {
+		if info, err := os.Stat(f); err == nil && info.Mode().Perm()&0o004 == 0 && canOpen(f) {
 			_, err := config.ReadSecret(f)
 			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// checkSinks makes every destination's sink, which does not connect, for what only the sink itself refuses.
+func checkSinks(cfg *config.Config) error {
+	var errs []error
+	for i := range cfg.Uplink.Destinations {
+		sink, _, err := openSink(&cfg.Uplink.Destinations[i], cfg.Gateway.ID, shared{})
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: uplink.destinations[%d]: %w", cfg.File, i, err))
+		} else if c, ok := sink.(io.Closer); ok {
+			c.Close()
 		}
 	}
 	return errors.Join(errs...)

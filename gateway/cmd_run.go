@@ -48,6 +48,9 @@ func loadConfig(path string) (*config.Config, error) {
 	if cfg != nil {
 		err = errors.Join(err, checkFiles(cfg))
 	}
+	if err == nil {
+		err = checkSinks(cfg)
+	}
 	if err != nil {
 		return nil, &configError{err}
 	}

@@ -104,12 +104,17 @@ func printStatus(w io.Writer, s *console.Status) error {
 	if s.Disk.Total > 0 {
 		fmt.Fprintf(w, "disk          %s free of %s\n", p.when(s.Disk.Free < s.Disk.Total/20, byteText(s.Disk.Free)), byteText(s.Disk.Total))
 	}
-	var received, quarantined uint64
+	var received, quarantined, late uint64
 	for i := range s.Ledger.Sources {
 		received += s.Ledger.Sources[i].Received
 		quarantined += s.Ledger.Sources[i].Quarantined
+		late += s.Ledger.Sources[i].Late
 	}
-	fmt.Fprintf(w, "ledger        %s, %d readings received, %d quarantined, %s\n", p.when(s.Ledger.Lost > 0, fmt.Sprintf("lost: %d", s.Ledger.Lost)), received, quarantined,
+	refused := fmt.Sprintf("%d quarantined", quarantined)
+	if late > 0 {
+		refused += fmt.Sprintf(", %d late", late)
+	}
+	fmt.Fprintf(w, "ledger        %s, %d readings received, %s, %s\n", p.when(s.Ledger.Lost > 0, fmt.Sprintf("lost: %d", s.Ledger.Lost)), received, refused,
 		p.when(s.Ledger.Imbalance != 0, fmt.Sprintf("not accounted for: %d", s.Ledger.Imbalance)))
 	return nil
 }
