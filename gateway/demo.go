@@ -32,7 +32,7 @@ sources:
     send: both
     window: 5s
     grace: 1s
-    expect: { units: { temperature: "°C", humidity: "%%", vibration: "mm/s", power: "W", pressure: "bar", speed: "1/min", wind: "m/s" } }
+    expect: { units: { temperature: "°C", humidity: "%%", vibration: "mm/s", power: "W", speed: "1/min", wind: "m/s" } }
 rules: { files: ["demo-rules.yaml"] }
 webhooks:
   - { name: ops, url: %q, allow: ["127.0.0.0/8"] }
@@ -53,7 +53,7 @@ groups:
         clear: temperature < -14
         for: 3s
         labels: { severity: critical }
-        annotations: { summary: "{{ $labels.device }} at {{ $value }} degC" }
+        annotations: { summary: "{{ $labels.device }} at {{ $value }} °C" }
       - alert: StrongVibration
         match: { device: "pump-*" }
         expr: vibration > 9
@@ -63,7 +63,7 @@ groups:
       - alert: DeviceSilent
         absent: { metric: temperature, after: 5s }
         labels: { severity: warning }
-        annotations: { summary: "{{ $labels.device }} has been silent for {{ $value }} s" }
+        annotations: { summary: "{{ $labels.device }} has said nothing for more than 5 s" }
 `
 
 // runDemo shows the main job in one process: simulated devices publish and misbehave, the link to the cloud goes down and comes back,

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -66,6 +67,17 @@ func TestDemoStage_TheScriptShowsEverythingInAMinuteUntilTheVisitorTakesOver(t *
 	on := true
 	if err := s.ChangeDemo(console.DemoChange{Automatic: &on}); err != nil || !s.DemoState().Automatic {
 		t.Errorf("back to the script: %v, %+v", err, s.DemoState())
+	}
+}
+
+func TestDemo_SummariesAndUnitsAreForPeople(t *testing.T) {
+	if strings.Contains(demoConfig, "pressure:") {
+		t.Error("one unit is claimed for pressure, which pumps send in bar and weather stations in hPa")
+	}
+	for line := range strings.Lines(demoRules) {
+		if strings.Contains(line, "silent") && strings.Contains(line, "$value") || strings.Contains(line, "nothing") && strings.Contains(line, "$value") {
+			t.Errorf("the time of a silence has nine decimals: %s", line)
+		}
 	}
 }
 

@@ -65,6 +65,22 @@ func (d *demoGateway) get(t *testing.T, path string) int {
 	return r.StatusCode
 }
 
+// getWith asks for a path with a bearer token.
+func (d *demoGateway) getWith(t *testing.T, path, token string) int {
+	t.Helper()
+	q, err := http.NewRequest(http.MethodGet, "http://"+d.http+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	q.Header.Set("Authorization", "Bearer "+token)
+	r, err := client.Do(q)
+	if err != nil {
+		return 0
+	}
+	r.Body.Close()
+	return r.StatusCode
+}
+
 // read decodes a JSON answer.
 func read[T any](t *testing.T, d *demoGateway, path string) (v T) {
 	t.Helper()
@@ -193,6 +209,7 @@ func TestDashboard(t *testing.T) {
 		{"trial", "#/rules/FreezerWarm?tab=test", "Rule file"},
 		{"ledger", "#/ledger", "By destination"},
 		{"audit", "#/audit", "silence"},
+		{"tokens", "#/tokens", "There is no token"},
 		{"demo", "#/demo", "Faults of devices"},
 	}
 
@@ -270,6 +287,9 @@ func TestDashboard(t *testing.T) {
 		}
 	})
 	t.Run("CutLinkIsSeenAndRestored", func(t *testing.T) { cutLink(t, wide) })
+	t.Run("OutboxIsGivenUp", func(t *testing.T) { giveUp(t, d, wide) })
+	t.Run("TokenIsMadeAndRevoked", func(t *testing.T) { makeToken(t, d, wide) })
+	t.Run("EveryViewSaysWhyItCannotBeShown", func(t *testing.T) { refuse(t, newTab(t, browser, desk, "light"), base, device.ID, alert.Fingerprint) })
 	t.Run("FirstUserIsSetUpAndLogsIn", func(t *testing.T) { setUpAndLogIn(t, d.binary, newTab(t, browser, phone, "dark")) })
 	t.Run("DisconnectedStateAndRecovery", func(t *testing.T) {
 		for _, b := range []*tab{wide, small} {
@@ -385,6 +405,11 @@ func lookAfterAlert(t *testing.T, d *demoGateway, b *tab, _ string) {
 	}
 	b.show(t, "#/audit")
 	b.wait(t, "the audit list names Ada", `document.querySelector("main").innerText.includes("Ada")`)
+	for _, e := range read[AuditList](t, d, "/api/v1/audit?limit=1000").Entries {
+		if strings.Contains(e.Detail, "/api/v1/demo") {
+			t.Errorf("a visitor's play stands in the audit: %+v", e)
+		}
+	}
 	d.post(t, "/api/v1/demo", map[string]any{"fault": map[string]any{"name": "pump vibrates", "on": false}})
 }
 
@@ -481,23 +506,5 @@ func setUpAndLogIn(t *testing.T, binary string, b *tab) {
 	fill(map[string]string{"user": "ada", "password": "correct horse"})
 	b.wait(t, "the view is there again", `document.querySelector("main h1")?.innerText === "Audit"`)
 	b.sound(t, "audit after login")
-}
-
-// The script of the whole dashboard stays small enough for a slow link; 60 kB is the budget.
-func TestDashboard_ScriptIsSmall(t *testing.T) {
-	if !uiBuilt() {
-		missing(t, "the dashboard is not built: make ui")
-	}
-	total := 0
-	for name, f := range dashboard() {
-		if filepath.Ext(name) == ".js" {
-			if f.gzip == nil || f.brotli == nil {
-				t.Errorf("%s is not there in gzip and brotli", name)
-			}
-			total += len(f.gzip)
-		}
-	}
-	if total == 0 || total >= 60_000 {
-		t.Errorf("the dashboard's script is %d bytes in gzip, want less than 60000", total)
-	}
+	seeLess(t, d, b, filepath.Join(dir, "users"), fill)
 }

@@ -48,6 +48,7 @@ func (s *site) demoState(w http.ResponseWriter, _ *http.Request) {
 func (s *site) changeDemo(w http.ResponseWriter, r *http.Request) {
 	var c DemoChange
 	if s.read(w, r, &c) {
+		journalled(r) // a visitor's play is no operator's action, and would bury those
 		s.change(w, r, func(context.Context) error { return s.demo.ChangeDemo(c) })
 	}
 }

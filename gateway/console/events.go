@@ -257,16 +257,16 @@ func wireOf(s *LiveSeries) []byte {
 	return append(b[1:len(b)-1], `,"value":`...)
 }
 
-// choose is what of a frame a viewer sees, nil for nothing.
-func (f *frame) choose(v *viewer) []byte {
-	if v.scope == "" && (len(f.parts) == 0 || f.parts[0].device == "" || v.readings == everyReading) {
+// choose is what of a frame's events after seen a viewer sees, nil for nothing.
+func (f *frame) choose(v *viewer, seen uint64) []byte {
+	if seen < f.from && v.scope == "" && (len(f.parts) == 0 || f.parts[0].device == "" || v.readings == everyReading) {
 		return f.text
 	}
 	var b []byte
 	begin := 0
 	for i := range f.parts {
 		p := &f.parts[i]
-		if (p.device == "" || v.readings == everyReading || v.readings == p.device) && v.who.sees(p.labels) {
+		if f.from+uint64(i) > seen && (p.device == "" || v.readings == everyReading || v.readings == p.device) && v.who.sees(p.labels) {
 			b = append(b, f.text[begin:p.end]...)
 		}
 		begin = p.end
@@ -289,7 +289,7 @@ func (e *events) tell(r *ring, f *frame, wants func(*filter) bool) {
 		}
 		text, ok := shared[v.filter]
 		if !ok {
-			text = f.choose(v)
+			text = f.choose(v, 0)
 			shared[v.filter] = text
 		}
 		e.give(v, text)
@@ -406,7 +406,7 @@ func (e *events) missed(v *viewer, last string) (texts [][]byte, ok bool) {
 	}
 	slices.SortFunc(frames, func(a, b *frame) int { return int(a.from) - int(b.from) })
 	for _, f := range frames {
-		texts = append(texts, f.choose(v))
+		texts = append(texts, f.choose(v, seen))
 	}
 	return texts, true
 }

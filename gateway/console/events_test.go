@@ -207,6 +207,17 @@ func TestEvents_WhoComesBackGetsWhatTheyMissed(t *testing.T) {
 			t.Errorf("missed event %d: %+v, want %s", i, e, want)
 		}
 	}
+	// Events are kept in batches; a connection may break in the middle of one.
+	n.mu.Lock()
+	for _, name := range []string{"A", "B", "C"} {
+		n.alerts.Alerts = append(n.alerts.Alerts, AlertDetail{Fingerprint: name, Name: name, State: "firing"})
+	}
+	n.mu.Unlock()
+	a, b, c := back.next(alertEvent), back.next(alertEvent), back.next(alertEvent)
+	rest := watch(t, s, "?types=alert", a.id)
+	if x, y := rest.next(alertEvent, resyncEvent), rest.next(alertEvent, resyncEvent); x != b || y != c {
+		t.Errorf("after the first of three that came at once: %+v and %+v, want %+v and %+v", x, y, b, c)
+	}
 	for _, last := range []string{"00000000-1", boot + "-999999999", "garbage", boot + "-x", "-"} {
 		if e := watch(t, s, "?types=alert", last).next(alertEvent, resyncEvent); e.kind != resyncEvent || e.data != "{}" {
 			t.Errorf("Last-Event-ID %s: %+v, want resync", last, e)

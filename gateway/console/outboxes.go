@@ -4,6 +4,8 @@ import (
 	"context"
 	"math"
 	"net/http"
+	"slices"
+	"strconv"
 	"time"
 )
 
@@ -102,7 +104,11 @@ func (s *site) outbox(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	problem(w, http.StatusNotFound, "there is no destination or webhook of that name")
+	noOutbox(w, r.PathValue("name"))
+}
+
+func noOutbox(w http.ResponseWriter, name string) {
+	problem(w, http.StatusNotFound, "there is no destination or webhook "+strconv.Quote(name))
 }
 
 func (s *site) purge(w http.ResponseWriter, r *http.Request) {
@@ -112,6 +118,10 @@ func (s *site) purge(w http.ResponseWriter, r *http.Request) {
 	}
 	p := Purge{Reason: b.Reason, By: author(r, "")}
 	what := r.PathValue("name")
+	if !slices.ContainsFunc(s.outboxes.OutboxList(), func(o Destination) bool { return o.Name == what }) {
+		noOutbox(w, what) // before the audit: nothing is done
+		return
+	}
 	if b.Before != "" {
 		var err error
 		if p.Before, err = time.Parse(time.RFC3339, b.Before); err != nil {

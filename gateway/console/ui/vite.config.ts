@@ -51,7 +51,7 @@ export default defineConfig({
   build: {
     target: ["chrome111", "firefox114", "safari16.4"],
     assetsInlineLimit: 0, // the policy allows no data: URLs
-    modulePreload: false,
+    modulePreload: { polyfill: false, resolveDependencies: (_, needed, at) => (at.hostType === "html" ? needed : []) }, // the first page's parts in one go
     cssCodeSplit: false, // one small style sheet; the chart's part is not worth a request
     reportCompressedSize: false,
   },

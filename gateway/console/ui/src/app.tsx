@@ -11,50 +11,49 @@ import { use } from "./store";
 import { gate, logout, session } from "./session";
 import { chooseTheme, theme, type Theme } from "./theme";
 import { chooseZone, fullTime, zoneChoice, zoneName, zoneOf, type ZoneChoice } from "./time";
+import { lazy } from "./lazy";
+import { openPlaces, type Place } from "./places";
 import { Alerts } from "./views/alerts";
-import { Alert } from "./views/alert";
-import { Audit } from "./views/audit";
-import { Demo } from "./views/demo";
-import { Device } from "./views/device";
 import { Devices } from "./views/devices";
-import { Gate } from "./views/gate";
-import { Ledger } from "./views/ledger";
 import { Overview } from "./views/overview";
-import { Quarantine } from "./views/quarantine";
-import { Rules } from "./views/rules";
-import { Uplink } from "./views/uplink";
 import { Empty } from "./parts/states";
 import { count, type Tone } from "./words";
 
-interface Place { key: string; name: string; icon: string; badge?: { n: number; tone: Tone; say: string } | undefined }
+const Alert = lazy(() => import("./views/alert").then((m) => m.Alert));
+const Audit = lazy(() => import("./views/audit").then((m) => m.Audit));
+const Demo = lazy(() => import("./views/demo").then((m) => m.Demo));
+const Device = lazy(() => import("./views/device").then((m) => m.Device));
+const Gate = lazy(() => import("./views/gate").then((m) => m.Gate));
+const Ledger = lazy(() => import("./views/ledger").then((m) => m.Ledger));
+const Quarantine = lazy(() => import("./views/quarantine").then((m) => m.Quarantine));
+const Rules = lazy(() => import("./views/rules").then((m) => m.Rules));
+const Tokens = lazy(() => import("./views/tokens").then((m) => m.Tokens));
+const Uplink = lazy(() => import("./views/uplink").then((m) => m.Uplink));
 
-function usePlaces(): Place[] {
+interface Badge { n: number; tone: Tone; say: string }
+
+function useBadges(): Record<string, Badge | false> {
   const s = use(status);
   const firing = s?.alerts.filter((a) => a.state === "firing").length ?? 0;
   const stuck = s ? [...s.destinations, ...s.webhooks].filter((d) => d.last_error && d.state !== "idle").length : 0;
-  const list: Place[] = [
-    { key: "", name: "Overview", icon: "overview" },
-    { key: "alerts", name: "Alerts", icon: "bell", badge: firing ? { n: firing, tone: "bad", say: "firing" } : undefined },
-    { key: "devices", name: "Devices", icon: "device" },
-    { key: "uplink", name: "Uplink", icon: "uplink", badge: stuck ? { n: stuck, tone: "warn", say: "not delivering" } : undefined },
-    { key: "quarantine", name: "Quarantine", icon: "quarantine" },
-    { key: "rules", name: "Rules", icon: "rules" },
-    { key: "ledger", name: "Ledger", icon: "ledger", badge: s && s.ledger.imbalance !== 0 ? { n: Math.abs(s.ledger.imbalance), tone: "bad", say: "not accounted for" } : undefined },
-    { key: "audit", name: "Audit", icon: "audit" },
-  ];
-  if (session.value?.demo) list.push({ key: "demo", name: "Demo", icon: "demo" });
-  return list;
+  return {
+    alerts: firing > 0 && { n: firing, tone: "bad", say: "firing" },
+    uplink: stuck > 0 && { n: stuck, tone: "warn", say: "not delivering" },
+    ledger: !!s && s.ledger.imbalance !== 0 && { n: Math.abs(s.ledger.imbalance), tone: "bad", say: "not accounted for" },
+  };
 }
 
 function Nav({ label, part, at, close, children }: { label: string; part: [number, number?]; at: string; close?: () => void; children?: ComponentChildren }) {
-  return <nav aria-label={label} onClick={close}>{usePlaces().slice(...part).map((p) => <NavLink key={p.key} place={p} at={at} />)}{children}</nav>;
+  const badges = useBadges();
+  use(session);
+  return <nav aria-label={label} onClick={close}>{openPlaces().slice(...part).map((p) => <NavLink key={p.key} place={p} badge={badges[p.key]} at={at} />)}{children}</nav>;
 }
 
-function NavLink({ place, at }: { place: Place; at: string }) {
+function NavLink({ place, badge, at }: { place: Place; badge: Badge | false | undefined; at: string }) {
   return (
     <a href={"#/" + place.key} aria-current={at === place.key ? "page" : undefined}>
       <Icon name={place.icon} size={20} /><span>{place.name}</span>
-      {place.badge && <b class={"count " + place.badge.tone}>{count(place.badge.n)}<span class="unseen"> {place.badge.say}</span></b>}
+      {badge && <b class={"count " + badge.tone}>{count(badge.n)}<span class="unseen"> {badge.say}</span></b>}
     </a>
   );
 }
@@ -102,7 +101,7 @@ function Title({ at }: { at: string }) {
   const s = use(status), known = use(session);
   const name = s?.gateway || known?.gateway || "sluice";
   const firing = s?.alerts.filter((a) => a.state === "firing").length ?? 0;
-  const view = usePlaces().find((p) => p.key === at)?.name;
+  const view = openPlaces().find((p) => p.key === at)?.name;
   useEffect(() => { document.title = (firing ? "(" + firing + ") " : "") + (view ? view + " - " : "") + name; }, [firing, view, name]);
   return <p class="brand"><img src="icon.svg" alt="" width="26" height="26" /><span>{name}</span></p>;
 }
@@ -133,6 +132,7 @@ function View({ path }: { path: string[] }): ComponentChildren {
     case "rules": return <Rules name={id ?? ""} />;
     case "ledger": return <Ledger />;
     case "audit": return <Audit />;
+    case "tokens": return <Tokens />;
     case "demo": return <Demo />;
     default: return <Empty icon="unknown" title="There is no such view."><a href="#/">To the overview</a></Empty>;
   }
@@ -158,7 +158,7 @@ function Frame() {
     scrollTo({ top: 0 });
     document.getElementById("title")?.focus({ preventScroll: true });
   }, [where]);
-  const hidden = !["", "alerts", "devices", "uplink"].includes(at);
+  const hidden = !openPlaces().slice(0, onTabs).some((p) => p.key === at);
   return (
     <>
       <a class="skip" href="#title" onClick={(e) => { e.preventDefault(); document.getElementById("title")?.focus(); }}>To the content</a>

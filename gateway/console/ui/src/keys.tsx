@@ -2,14 +2,10 @@
 import { signal, use } from "./store";
 import { useEffect } from "preact/hooks";
 import { Dialog } from "./parts/dialog";
+import { openPlaces } from "./places";
 import { go } from "./route";
 
 export const help = signal(false);
-
-const places: Record<string, [string, string]> = {
-  o: ["#/", "Overview"], a: ["#/alerts", "Alerts"], d: ["#/devices", "Devices"], u: ["#/uplink", "Uplink"], q: ["#/quarantine", "Quarantine"],
-  r: ["#/rules", "Rules"], l: ["#/ledger", "Ledger"], h: ["#/audit", "Audit (history of operations)"],
-};
 
 const typing = (e: KeyboardEvent): boolean => {
   const t = e.target as HTMLElement;
@@ -33,9 +29,12 @@ export function useKeys() {
       } else if (e.key === "g") {
         armed = Date.now();
         return;
-      } else if (armed && Date.now() - armed < 1500 && places[e.key]) {
-        e.preventDefault();
-        go(places[e.key]![0]);
+      } else if (armed && Date.now() - armed < 1500) {
+        const place = openPlaces().find((p) => p.letter === e.key);
+        if (place) {
+          e.preventDefault();
+          go("#/" + place.key);
+        }
       } else if (e.key === "j" || e.key === "k") {
         const at = document.activeElement;
         if (at?.closest(".rows")) at.dispatchEvent(new KeyboardEvent("keydown", { key: e.key === "j" ? "ArrowDown" : "ArrowUp", bubbles: true, cancelable: true }));
@@ -54,7 +53,7 @@ export function KeyHelp() {
   return (
     <Dialog title="Keys" close={() => { help.value = false; }}>
       <dl class="keys">
-        {Object.entries(places).map(([k, [, text]]) => row(["g", k], text))}
+        {openPlaces().map((p) => row(["g", p.letter], p.hint ?? p.name))}
         {row(["/"], "Search in this view")}
         {row(["j"], "Next row of a list; arrow down does the same")}
         {row(["k"], "Row before; arrow up does the same")}

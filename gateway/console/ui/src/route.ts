@@ -13,7 +13,12 @@ function parse(hash: string): Route {
 }
 
 export const route = signal(parse(location.hash));
-addEventListener("hashchange", () => { route.value = parse(location.hash); });
+/** Whether somebody has gone from one view to another yet. */
+export let moved = false;
+addEventListener("hashchange", () => {
+  moved = true;
+  route.value = parse(location.hash);
+});
 
 export const to = (...path: string[]): string => "#/" + path.map(encodeURIComponent).join("/");
 

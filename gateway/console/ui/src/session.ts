@@ -13,6 +13,11 @@ const nobody: Session = { user: "", role: "admin", scope: {}, login_required: fa
 export async function readSession(): Promise<void> {
   try {
     const s = await get<Session>("api/v1/session");
+    const before = session.value;
+    if (before?.user && s.user && (s.user !== before.user || s.role !== before.role || JSON.stringify(s.scope) !== JSON.stringify(before.scope))) {
+      location.reload(); // nothing of what the one before could see stays in the page
+      return;
+    }
     gate.value = s.setup_required ? "setup" : s.login_required && !s.role ? "login" : ""; // first: who follows the session looks at it
     session.value = { ...nobody, ...s };
   } catch (e) {
@@ -53,6 +58,9 @@ export async function logout(): Promise<void> {
 
 const ranks = ["", "viewer", "operator", "admin"];
 export const may = (role: "viewer" | "operator" | "admin"): boolean => ranks.indexOf(session.value?.role ?? "") >= ranks.indexOf(role);
+
+/** Whether somebody sees the whole site. Who is confined to labels is refused what has none: outboxes, quarantine, ledger, rules, audit. */
+export const unconfined = (): boolean => Object.keys(session.value?.scope ?? {}).length === 0;
 
 /** The name that goes with what somebody does where nobody logs in; kept by the browser. */
 export const ownName = {

@@ -44,6 +44,7 @@ function makeFormats(timeZone: string) {
     full: make({ year: "numeric", month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit" }),
     time: make({ hour: "2-digit", minute: "2-digit", second: "2-digit" }),
     short: make({ day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" }),
+    date: make({ year: "numeric", month: "short", day: "numeric" }),
     day: make({ year: "numeric", month: "2-digit", day: "2-digit" }),
     name: make({ timeZoneName: "shortOffset" }),
   };
@@ -57,11 +58,12 @@ export function fullTime(t: string | number): string {
   return Number.isFinite(ms) ? formats().full.format(ms) : "";
 }
 
-/** 19:40:09 today, else 21 Nov, 19:40. */
+/** 19:40:09 today, else 21 Nov, 19:40; half a year off, 20 Feb 2031. */
 export function briefTime(t: string | number, now = Date.now()): string {
   const ms = parse(t);
   if (!Number.isFinite(ms)) return "";
   const f = formats();
+  if (Math.abs(ms - now) > 180 * 86400_000) return f.date.format(ms);
   return f.day.format(ms) === f.day.format(now) ? f.time.format(ms) : f.short.format(ms);
 }
 

@@ -104,4 +104,8 @@ export interface Job<R = unknown> {
   error: string; result: R | null;
 }
 
+export interface Token {
+  id: string; name: string; role: string; scope: Labels; created: string; expires: string; expired: boolean; created_by: string; last_used?: string;
+}
+
 export interface Demo { link: "up" | "down"; faults: { name: string; on: boolean; summary: string }[] }

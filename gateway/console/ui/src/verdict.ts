@@ -59,8 +59,28 @@ function outboxProblems(s: Status): Problem[] {
   return problems;
 }
 
-function alertProblems(s: Status, alerts: Alert[]): Problem[] {
-  const open = alerts.filter(unattended);
+type Firing = Pick<Alert, "name" | "state" | "since" | "value" | "labels" | "annotations" | "fingerprint"> & Partial<Alert>;
+
+/** What the status itself says of alerts, for as long as their list is not there: never "all is well" for want of an answer. */
+const fromStatus = (s: Status): Firing[] => s.alerts.map((a) => ({ ...a, fingerprint: "", annotations: { summary: a.summary } }));
+
+/** Alerts by name: on which devices each fires. */
+function placesOf(group: Firing[]): [string, string[]][] {
+  const names = new Map<string, string[]>();
+  for (const a of group) names.set(a.name, [...(names.get(a.name) ?? []), where(a.labels)]);
+  return [...names];
+}
+
+/** What fires where, for the headline: as long as it is short, else how many. */
+function clause(group: Firing[], worst: boolean): string {
+  const names = placesOf(group);
+  if (names.length === 1) return names[0]![0] + " is firing on " + listed(names[0]![1], 2);
+  if (group.length === 2) return names.map(([name, places], i) => name + (i === 0 ? " is firing on " : " on ") + places[0]).join(" and ");
+  return count(group.length) + (worst ? " critical" : "") + " alerts are firing";
+}
+
+function alertProblems(s: Status, alerts: Alert[] | undefined): Problem[] {
+  const open: Firing[] = alerts ? alerts.filter(unattended) : fromStatus(s).filter((a) => a.state === "firing");
   const problems: Problem[] = [];
   const critical = open.filter((a) => severity(a.labels) === "critical").length;
   for (const worst of [true, false]) {
@@ -71,33 +91,34 @@ function alertProblems(s: Status, alerts: Alert[]): Problem[] {
     if (group.length === 1) {
       const summary = only.annotations["summary"] || where(only.labels) + (only.value === null ? "" : " at " + figure(only.value));
       problems.push({
-        tone, icon: worst ? "stop" : "alert", short: only.name + " is firing on " + where(only.labels), text: only.name + " has been firing" + since(only.since, s.now) + ": " + summary + ".",
-        href: "#/alerts/" + only.fingerprint, action: "Look at it",
+        tone, icon: worst ? "stop" : "alert", short: clause(group, worst), text: only.name + " has been firing" + since(only.since, s.now) + ": " + summary + ".",
+        href: "#/alerts" + (only.fingerprint && "/" + only.fingerprint), action: "Look at it",
       });
       continue;
     }
-    const names = new Map<string, string[]>();
-    for (const a of group) names.set(a.name, [...(names.get(a.name) ?? []), where(a.labels)]);
     problems.push({
-      tone, icon: worst ? "stop" : "alert", short: count(group.length) + (worst ? " critical" : "") + " alerts are firing",
-      text: listed([...names].map(([name, places]) => name + " on " + listed(places))) + (worst ? ": critical." : "."), href: "#/alerts", action: "See the alerts",
+      tone, icon: worst ? "stop" : "alert", short: clause(group, worst),
+      text: listed(placesOf(group).map(([name, places]) => name + " on " + listed(places))) + (worst ? ": critical." : "."), href: "#/alerts", action: "See the alerts",
     });
   }
   if (problems.length === 2) { // one clause for both
-    problems[0]!.short = count(open.length) + " alerts are firing, " + count(critical) + " of them critical";
+    problems[0]!.short += (critical > 1 && /^\d/.test(problems[0]!.short) ? "" : " (critical)") + ", with " + some(open.length - critical, "more alert");
     problems[1]!.short = "";
   }
   return problems;
 }
 
-function deviceProblems(d: DeviceList | undefined): Problem[] {
+function deviceProblems(d: DeviceList | undefined, s: Status, alerts: Alert[] | undefined): Problem[] {
   if (!d) return [];
   const n = d.states.silent + d.states.offline;
   if (n === 0) return [];
   const names = d.devices.filter((x) => x.state === "silent" || x.state === "offline").map((x) => x.name);
   const which = names.length > 0 ? listed([...names, ...Array<string>(Math.max(0, n - names.length))], 4) : "";
+  // An alert on the device says it already, as far as the headline goes.
+  const told = new Set((alerts ?? fromStatus(s)).filter((a) => a.state === "firing").map((a) => a.labels["device"]));
+  const known = names.length === n && names.every((name) => told.has(name));
   return [{
-    tone: "warn", icon: "silent", short: some(n, "device is", "devices are") + " silent",
+    tone: "warn", icon: "silent", short: known ? "" : some(n, "device is", "devices are") + " silent",
     text: some(n, "device has", "devices have") + " not been heard when they should have been" + (which ? ": " + which : "") + ".", href: "#/devices?state=silent", action: "See which",
   }];
 }
@@ -110,7 +131,7 @@ function healthy(s: Status, devices: DeviceList | undefined): string {
 
 /** The whole judgement. alerts and devices may be missing while they load. */
 export function verdict(s: Status, alerts: Alert[] | undefined, devices: DeviceList | undefined): Verdict {
-  const problems = [...partProblems(s), ...outboxProblems(s), ...alertProblems(s, alerts ?? []), ...deviceProblems(devices)];
+  const problems = [...partProblems(s), ...outboxProblems(s), ...alertProblems(s, alerts), ...deviceProblems(devices, s, alerts)];
   if (s.journal.error && !problems.some((p) => p.text.includes(s.journal.error))) {
     problems.push({ tone: "bad", icon: "stop", short: "the journal takes no messages", text: "The journal takes no messages: " + s.journal.error, href: "#/", action: "" });
   }

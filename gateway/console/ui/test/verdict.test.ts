@@ -37,14 +37,32 @@ test("a critical alert comes before a link that is down, and both are in the sen
 test("alerts of both kinds are one clause", () => {
   const warning = alert({ name: "DoorOpen", labels: { alertname: "DoorOpen", device: "freezer-2", severity: "warning" } });
   const v = verdict(healthy, [alert({}), warning, warning], fleet(1));
-  assert.equal(v.headline, "3 alerts are firing, 1 of them critical, and 1 device is silent.");
+  assert.equal(v.headline, "FreezerWarm is firing on freezer-1 (critical), with 2 more alerts, and 1 device is silent.");
   assert.equal(v.problems.length, 3);
+});
+
+test("the headline names what fires where, as long as that is short, and says a silence once", () => {
+  const on = (name: string, device: string) => alert({ name, labels: { alertname: name, device, severity: "warning" } });
+  assert.equal(verdict(healthy, [on("Shakes", "pump-2"), on("DeviceSilent", "pump-1")], fleet(1)).headline, "Shakes is firing on pump-2 and DeviceSilent on pump-1.");
+  assert.equal(verdict(healthy, [on("Shakes", "a"), on("Shakes", "b"), on("Shakes", "c")], fleet(0)).headline, "Shakes is firing on a and 2 more.");
+  assert.equal(verdict(healthy, [on("A", "a"), on("B", "b"), on("C", "c")], fleet(0)).headline, "3 alerts are firing.");
+  const all = verdict(healthy, [on("DeviceSilent", "pump-1")], fleet(1));
+  assert.equal(all.headline, "DeviceSilent is firing on pump-1.");
+  assert.equal(all.problems.length, 2);
 });
 
 test("what is silenced, acknowledged or held back needs nobody", () => {
   const acknowledged = { author: "a", comment: "", at: now };
   const v = verdict(healthy, [alert({ silenced_by: "x" }), alert({ acknowledged }), alert({ inhibited: true }), alert({ state: "pending" })], fleet(0));
   assert.equal(v.tone, "good");
+});
+
+test("as long as the list of alerts is not there, what the status says of them counts", () => {
+  const firing = { name: "FreezerWarm", state: "firing", since: "2026-11-22T19:55:00Z", value: -8, labels: { device: "freezer-1", severity: "critical" }, summary: "freezer-1 at -8" };
+  const v = verdict({ ...healthy, alerts: [firing, { ...firing, state: "pending" }] }, undefined, undefined);
+  assert.equal(v.tone, "bad");
+  assert.equal(v.headline, "FreezerWarm is firing on freezer-1.");
+  assert.equal(v.problems[0]!.href, "#/alerts");
 });
 
 test("silent devices are counted and named", () => {

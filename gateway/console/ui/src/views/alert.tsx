@@ -11,7 +11,7 @@ import { use } from "../store";
 import type { Breach } from "../parts/plot";
 import { Empty, Shown } from "../parts/states";
 import { route, to } from "../route";
-import { may } from "../session";
+import { may, unconfined } from "../session";
 import { metricSelector, metricsIn, thresholds } from "../series";
 import type { Alert as AlertType, AlertList, DeviceList, Labels, Rule, RuleList, Series } from "../types";
 import { severity, where } from "../verdict";
@@ -47,7 +47,8 @@ function Charts({ a, rule }: { a: AlertType; rule: Rule | undefined }) {
   const device = devices.data?.devices.length === 1 ? devices.data.devices[0] : undefined;
   const series = useLoad<{ series: Series[] }>(device ? withQuery("api/v1/series", { device: device.id, limit: 200 }) : "");
   const condition = rule?.condition ?? "";
-  const metrics = useMemo(() => metricsIn(condition).slice(0, 3), [condition]);
+  // Who may not see the rule sees what the device measures.
+  const metrics = useMemo(() => (condition || unconfined() ? metricsIn(condition).slice(0, 3) : (series.data?.series ?? []).slice(0, 6).map((s) => s.metric)), [condition, series.data]);
   const limits = useMemo(() => thresholds(condition), [condition]);
   const limitsOf = useMemo(() => new Map(metrics.map((m) => [m, limits.filter((t) => t.metric === m)])), [metrics, limits]);
   const [window, setWindow] = useState<[number, number]>();
@@ -57,6 +58,7 @@ function Charts({ a, rule }: { a: AlertType; rule: Rule | undefined }) {
   const lead = Math.min(Math.max(600, length * 0.6), 6 * 3600);
   const [from, until] = window ?? [Math.max(b.from - lead, b.to - 7 * 86400), Math.min(minute, b.to + lead)];
   const breaches = useMemo(() => [b], [b.from, b.to, b.firing]);
+  if (metrics.length === 0 && !unconfined()) return <p class="quiet">{series.data ? "There is no chart: the device has no readings." : "Looking for the device."}</p>;
   if (metrics.length === 0) return <p class="quiet">There is no chart: the rule that raised this alert is not loaded any more, or names no metric.</p>;
   return (
     <>
@@ -97,7 +99,7 @@ function Detail({ a, rule }: { a: AlertType; rule: Rule | undefined }) {
           <div><dt>{a.state === "resolved" ? "Fired" : "Since"}</dt><dd><When t={a.state === "resolved" ? a.starts_at : a.since} /> <span class="quiet">{a.state !== "resolved" && <>(<Ago t={a.since} long suffix="" />)</>}</span></dd></div>
           {a.state === "resolved" && <div><dt>Resolved</dt><dd><When t={a.ends_at} /> <span class="quiet">{a.starts_at && a.ends_at && "after " + duration(seconds(a.ends_at) - seconds(a.starts_at))}</span></dd></div>}
           <div><dt>Value</dt><dd><b>{measured(a.value)}</b></dd></div>
-          <div><dt>Condition</dt><dd>{rule ? <code>{rule.condition}</code> : <span class="quiet">rule not loaded</span>}{rule && rule.for_seconds > 0 && <span class="quiet"> for {duration(rule.for_seconds)}</span>}</dd></div>
+          {unconfined() && <div><dt>Condition</dt><dd>{rule ? <code>{rule.condition}</code> : <span class="quiet">rule not loaded</span>}{rule && rule.for_seconds > 0 && <span class="quiet"> for {duration(rule.for_seconds)}</span>}</dd></div>}
           {a.score > 0 && <div><dt>How unusual</dt><dd>{measured(a.score)}</dd></div>}
           {a.acknowledged && <div><dt>Taken</dt><dd>by {a.acknowledged.author} <Ago t={a.acknowledged.at} />{a.acknowledged.comment && <>: {a.acknowledged.comment}</>}</dd></div>}
         </dl>
@@ -109,7 +111,7 @@ function Detail({ a, rule }: { a: AlertType; rule: Rule | undefined }) {
         <div><Card title="Who was told" id="told"><Told a={a} /></Card></div>
         <div><Card title="Rule" id="rule">
           {rule ? <p><a href={to("rules", rule.name)}>{rule.name}</a> in group {rule.group}, <code>{rule.file}:{rule.line}</code>. It looks at {some(rule.matched, "device")}, {rule.firing} of them firing.</p>
-            : <p class="quiet">The rule is not loaded any more.</p>}
+            : <p class="quiet">{unconfined() ? "The rule is not loaded any more." : "Rules are of the whole site, and not for you to see."}</p>}
           {device && <p><a href={"#/devices?search=" + encodeURIComponent(device)}>Find {device} among the devices</a></p>}
         </Card></div>
       </div>
@@ -121,7 +123,7 @@ function Detail({ a, rule }: { a: AlertType; rule: Rule | undefined }) {
 
 export function Alert({ fingerprint }: { fingerprint: string }) {
   const load = useLoad<AlertList>("api/v1/alerts", 5000, use(alertsChanged));
-  const rules = useLoad<RuleList>("api/v1/rules", 60_000, use(alertsChanged));
+  const rules = useLoad<RuleList>(unconfined() ? "api/v1/rules" : "", 60_000, use(alertsChanged));
   const at = use(route).query.get("at");
   return (
     <>

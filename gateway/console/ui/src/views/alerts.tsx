@@ -8,7 +8,7 @@ import { Ask } from "../parts/dialog";
 import { Icon } from "../parts/icon";
 import { Empty, NoMatch, Shown } from "../parts/states";
 import { route, setQuery, to } from "../route";
-import { may } from "../session";
+import { may, unconfined } from "../session";
 import { zoneName } from "../time";
 import { use } from "../store";
 import type { Alert, AlertList, RuleList, Silence } from "../types";
@@ -63,7 +63,7 @@ function List({ list, rules, tab }: { list: AlertList; rules: RuleList | undefin
   if (shown.length === 0) {
     if (search && all.length > 0) return <NoMatch what="alert" all={"Show all " + count(all.length)} />;
     return tab === "now"
-      ? <Empty title="No alert is firing or pending.">What has been is under <a href="#/alerts?tab=over">History</a>; what is watched for, under <a href="#/rules">Rules</a>.</Empty>
+      ? <Empty title="No alert is firing or pending.">What has been is under <a href="#/alerts?tab=over">History</a>{unconfined() && <>; what is watched for, under <a href="#/rules">Rules</a></>}.</Empty>
       : <Empty icon="clock" title="No alert has ended yet.">The last 200 that are over will stand here.</Empty>;
   }
   return <First of={shown}>{(few) => <ul class="list alerts">{few.map((a) => <Row key={a.fingerprint + (a.starts_at ?? "") + a.state} a={a} condition={of.get(a.group + "/" + a.name) ?? byName.get(a.name) ?? ""} />)}</ul>}</First>;
@@ -101,7 +101,7 @@ export function Silences({ beat }: { beat: number }) {
 export function Alerts() {
   const beat = use(alertsChanged);
   const load = useLoad<AlertList>("api/v1/alerts", 5000, beat);
-  const rules = useLoad<RuleList>("api/v1/rules", 60_000);
+  const rules = useLoad<RuleList>(unconfined() ? "api/v1/rules" : "", 60_000);
   const [silencing, setSilencing] = useState(false);
   const q = use(route).query;
   const asked = q.get("tab");

@@ -2,17 +2,19 @@
 import { withQuery } from "../api";
 import { alertsChanged, rates, status } from "../live";
 import { useLoad } from "../load";
+import { lazy } from "../lazy";
 import { Ago, Card, Mark, State } from "../parts/bits";
 import { Icon } from "../parts/icon";
 import { Spark } from "../parts/spark";
 import { Empty } from "../parts/states";
 import { to } from "../route";
-import { session } from "../session";
+import { session, unconfined } from "../session";
 import { use } from "../store";
 import type { AlertList, Destination, DeviceList, Status } from "../types";
 import { severity, verdict, where, type Verdict } from "../verdict";
-import { alertState, backlogEnd, bytes, count, deviceState, duration, figure, outboxState, perSecond, some } from "../words";
-import { DemoStrip } from "./demo";
+import { alertState, backlogEnd, bytes, count, deviceState, duration, figure, labelText, outboxState, perSecond, some } from "../words";
+
+const DemoStrip = lazy(() => import("./demo").then((m) => m.DemoStrip), true);
 
 function Headline({ v, s }: { v: Verdict; s: Status }) {
   return (
@@ -30,7 +32,7 @@ function Headline({ v, s }: { v: Verdict; s: Status }) {
             ))}
           </ul>
         )}
-        <p class="quiet">Running for {duration(s.uptime_seconds)}. Every acknowledged reading is on disk, with or without a link.</p>
+        <p class="quiet">Running for {duration(s.uptime_seconds)}. {unconfined() ? "Every acknowledged reading is on disk, with or without a link." : "You see what has " + labelText(session.value!.scope) + "."}</p>
       </div>
     </section>
   );
@@ -45,14 +47,15 @@ function Tiles({ s, devices }: { s: Status; devices: DeviceList | undefined }) {
   const firing = s.alerts.filter((a) => a.state === "firing").length;
   const away = devices ? devices.states.silent + devices.states.offline : 0;
   const astray = s.ledger.imbalance, lost = Math.abs(astray) + (s.ledger.lost ?? 0);
+  const all = unconfined(); // the other figures are of the whole site
   return (
     <div class="tiles">
-      <div class="tile trend">
+      {all && <div class="tile trend">
         <h2>Messages</h2>
         <p class="big">{perSecond(s.messages.rate_per_second)}</p>
         <Spark points={points} slots={Math.max(60, points.length)} label={"Messages per second over the last five minutes, now " + perSecond(s.messages.rate_per_second)} />
         <p class="quiet">{count(s.messages.received)} since the start{s.messages.refused > 0 && <>, <b class="bad">{count(s.messages.refused)} refused</b></>}</p>
-      </div>
+      </div>}
       <a class="tile" href="#/alerts">
         <h2>Alerts firing</h2>
         <p class={"big " + (firing ? "bad" : "")}>{count(firing)}</p>
@@ -63,16 +66,16 @@ function Tiles({ s, devices }: { s: Status; devices: DeviceList | undefined }) {
         <p class="big">{count(devices?.total ?? s.devices)}</p>
         <p class="quiet">{s.devices === 0 ? "none yet" : <>{devices && <>{away ? <b class="warn">{count(away)} silent</b> : "all heard"}, </>}{count(s.series)} series</>}</p>
       </a>
-      <a class="tile" href="#/uplink">
+      {all && <a class="tile" href="#/uplink">
         <h2>Waiting to be sent</h2>
         <p class={"big " + (held ? "warn" : "")}>{count(pending)}</p>
         <p class="quiet">{s.destinations.length + s.webhooks.length === 0 ? "no destination configured" : backlogEnd(pending, eta, held)}</p>
-      </a>
-      <a class="tile" href="#/ledger">
+      </a>}
+      {all && <a class="tile" href="#/ledger">
         <h2>Lost</h2>
         <p class={"big " + (lost ? "bad" : "good")}>{count(lost)}</p>
         <p class="quiet">{astray ? "readings not accounted for" : lost ? "with the reason, in the ledger" : "every reading is accounted for"}</p>
-      </a>
+      </a>}
     </div>
   );
 }
@@ -83,7 +86,7 @@ function AlertsNow({ s, list }: { s: Status; list: AlertList | undefined }) {
     .slice().sort((a, b) => rank(a.state, severity(a.labels)) - rank(b.state, severity(b.labels)) || Date.parse(b.since ?? "") - Date.parse(a.since ?? ""));
   return (
     <Card title="Alerts now" id="now" extra={<a href="#/alerts">All alerts</a>}>
-      {rows.length === 0 ? <Empty title="No alert is firing or pending.">The rules watch {count(s.series)} series. <a href="#/rules">See the rules</a></Empty> : (
+      {rows.length === 0 ? <Empty title="No alert is firing or pending.">The rules watch {count(s.series)} series.{unconfined() && <> <a href="#/rules">See the rules</a></>}</Empty> : (
         <ul class="list">
           {rows.slice(0, 6).map((a) => (
             <li key={a.fingerprint + a.name + where(a.labels)}>
@@ -169,7 +172,7 @@ export function Overview() {
       <Tiles s={s} devices={devices.data} />
       <div class="columns">
         <div><AlertsNow s={s} list={alerts.data} /><Away devices={devices.data} /></div>
-        <div><Sending s={s} /><Parts s={s} /></div>
+        {unconfined() && <div><Sending s={s} /><Parts s={s} /></div>}
       </div>
     </>
   );

@@ -1,10 +1,13 @@
 // Is data getting out, and when will the backlog be gone?
+import { useState } from "preact/hooks";
 import { useLoad } from "../load";
 import { Ago, Card, Heading, Mark, Meter, State, When } from "../parts/bits";
 import { Icon } from "../parts/icon";
 import { Empty, Shown } from "../parts/states";
+import { may } from "../session";
 import type { Outbox } from "../types";
 import { backlogEnd, bytes, cause, count, days, duration, outboxState, perSecond, some } from "../words";
+import { Purge } from "./purge";
 
 const unitOf = (o: Outbox): string => (o.kind === "webhook" ? "notification" : "point");
 
@@ -71,7 +74,7 @@ function Budget({ o }: { o: Outbox }) {
   );
 }
 
-function One({ o, open }: { o: Outbox; open: boolean }) {
+function One({ o, open, purge }: { o: Outbox; open: boolean; purge: (() => void) | undefined }) {
   const unit = unitOf(o), held = !!o.last_error && o.state !== "sending" && o.state !== "idle";
   const share = o.max_bytes > 0 ? o.bytes / o.max_bytes : 0;
   return (
@@ -91,6 +94,7 @@ function One({ o, open }: { o: Outbox; open: boolean }) {
         {o.quarantined > 0 && <> <a href={"#/quarantine?stage=sink&destination=" + encodeURIComponent(o.name)}>See what it refused</a></>}
         {o.head_moved_at && o.pending > 0 && <> Last moved on <Ago t={o.head_moved_at} />.</>}
       </p>
+      {purge && <p class="more-line"><button type="button" onClick={purge}><Icon name="trash" size={16} /> Give up what waits</button></p>}
     </Card>
   );
 }
@@ -103,13 +107,15 @@ export function Uplink({ name }: { name: string }) {
   const stuck = list.filter((o) => o.last_error && o.state !== "idle" && o.state !== "sending");
   const note = list.length === 0 ? " " : stuck.length > 0 ? stuck.map((o) => o.name).join(", ") + (stuck.length === 1 ? " does" : " do") + " not take anything at the moment; what waits is on disk."
     : pending === 0 ? "Everything has been delivered." : count(pending) + " on the way" + (slowest > 1 ? ", gone in " + duration(slowest) : "") + ".";
+  const [purging, setPurging] = useState<Outbox>();
   const sorted = list.slice().sort((a, b) => Number(b.name === name) - Number(a.name === name));
   return (
     <>
       <Heading title="Uplink" note={note} />
       <Shown load={load} what="The uplink">{() => list.length === 0
         ? <Empty icon="uplink" title="Nothing is sent anywhere.">Add a destination under <code>uplink.destinations</code>, or a webhook, to the configuration. Alerts and history work without.</Empty>
-        : sorted.map((o) => <One key={o.kind + o.name} o={o} open={o.name === name} />)}</Shown>
+        : sorted.map((o) => <One key={o.kind + o.name} o={o} open={o.name === name} purge={may("admin") && o.pending > 0 ? () => setPurging(o) : undefined} />)}</Shown>
+      {purging && <Purge o={purging} unit={unitOf(purging)} close={() => setPurging(undefined)} done={load.again} />}
     </>
   );
 }
