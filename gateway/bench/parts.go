@@ -154,6 +154,7 @@ func (b *bench) start(w io.Writer) error {
 				}
 				row.RSS = mib(rss)
 			}
+			time.Sleep(200 * time.Millisecond) // mosquitto forgets a SIGTERM of its first moments
 			if err := s.stop(); err != nil {
 				return err
 			}
