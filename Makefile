@@ -38,7 +38,7 @@ ui: ## the dashboard, into gateway/console/ui/dist
 	fi
 
 $(UI)/dist/index.html: $(UI)/node_modules/.package-lock.json $(UI_FILES)
-	cd $(UI) && $(NPM) run --silent build
+	cd $(UI) && $(NPM) run --silent build || { rmdir dist 2>/dev/null; exit 1; } # an empty folder cannot be embedded
 
 $(UI)/node_modules/.package-lock.json: $(UI)/package.json $(UI)/package-lock.json
 	cd $(UI) && $(NPM) ci --no-audit --no-fund
